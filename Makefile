@@ -1,0 +1,45 @@
+# Everything that people and machines run, one line each. `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast check bench format clean
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,torch,int8]"
+	touch $@
+
+demo: $(VENV)/.core  ## set up, fetch the default model, embed real documents, answer three queries
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.test  ## every test, the real model and killed processes included
+	$(BIN)/embatch models fetch minilm
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.dev  ## what needs neither PyTorch nor killed processes
+	$(BIN)/python -m pytest -m "not torch and not int8 and not kill"
+
+check: $(VENV)/.dev  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.test  ## interleaved benchmarks against peers; results in benchmarks/results
+	$(BIN)/python -m benchmarks
+
+format:  ## apply the formatter and the safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) .venv-* .mypy_cache .pytest_cache .ruff_cache build dist out

@@ -1,0 +1,1 @@
+"""Models on this machine: files, tokenizers, and one backend per engine."""

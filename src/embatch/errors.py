@@ -1,0 +1,262 @@
+"""Every error that embatch raises on purpose, in one tree.
+
+    EmbatchError
+    ├── UsageError                 an option or argument that makes no sense
+    ├── ItemError                  one text, the rest go on
+    │   ├── NotTextError           not a string
+    │   ├── EmptyTextError         nothing, or white space only
+    │   ├── EncodingError          a string that is no Unicode text, such as a lone surrogate
+    │   ├── TooLongError           longer than the model takes, and `overlong="error"`
+    │   ├── BadVectorError         the model answered with NaN or infinity for this text
+    │   └── ItemBackendError       the model failed on this text alone
+    ├── ItemsFailedError           some texts of a call failed, and `on_error="raise"`
+    ├── SourceError                an input
+    │   ├── SourceNotFoundError    no such file, folder or match
+    │   ├── SourceUnreadableError  no permission, vanished, an I/O error
+    │   ├── SourceFormatError      not the format that its name says, broken UTF-8, binary
+    │   ├── RowError               one row of an input, the rest go on
+    │   └── MissingColumnError     no such column or field
+    ├── ModelError                 a model or its files
+    │   ├── UnknownModelError      no such name or folder
+    │   ├── ModelUnavailableError  known, but its files cannot be had from here
+    │   ├── CorruptModelError      files that are broken or not those that were pinned
+    │   ├── UnsupportedModelError  files that this backend cannot run
+    │   └── MissingExtraError      an optional library is not installed
+    ├── BackendError               the engine under a model failed
+    │   ├── OutOfMemoryError       a batch did not fit
+    │   └── BackendClosedError     used after it was closed
+    ├── OutputError                the place that results go to
+    │   ├── OutputNotWritableError read-only, not a folder, no permission
+    │   ├── DiskFullError          no space left
+    │   ├── OutputBusyError        another process writes there now
+    │   └── OutputMismatchError    what lies there belongs to other inputs or another model
+    └── InterruptedRunError        Ctrl-C or SIGTERM; what was done is kept
+
+Policy reads the attributes, never the type's name: `scope` says how much is lost, `retryable` whether the same call may
+work later, `hint` what to do now, `exit_code` what the command line ends with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embatch.types import ItemFailure
+
+Scope = Literal["item", "request", "job", "run"]
+"""How far a failure reaches: one text, one call (a batch), one asynchronous job, or everything."""
+
+
+class EmbatchError(Exception):
+    """Root of the tree. The message says what happened and which limit; `hint` says the way out."""
+
+    scope: ClassVar[Scope] = "run"
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+    default_hint: ClassVar[str] = "Run the command again with --verbose for the details."
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint if hint is not None else self.default_hint
+
+
+class UsageError(EmbatchError):
+    """An option or argument that makes no sense here."""
+
+    exit_code = 2
+    default_hint = "See `embatch COMMAND --help` for what is allowed."
+
+
+class ItemError(EmbatchError):
+    """One text has no vector; the others are not touched."""
+
+    scope = "item"
+    default_hint = "Correct or remove this text."
+
+
+class NotTextError(ItemError):
+    """The value is not a string."""
+
+    default_hint = "Pass str values; decode bytes and turn numbers into text first."
+
+
+class EmptyTextError(ItemError):
+    """The text is empty or white space only: a vector of it would match anything."""
+
+    default_hint = "Drop empty texts, or pass on_error='collect' to be told which they are."
+
+
+class EncodingError(ItemError):
+    """The string holds code points that are no Unicode text, such as a lone surrogate."""
+
+    default_hint = "Clean it with text.encode('utf-8', 'replace').decode('utf-8')."
+
+
+class TooLongError(ItemError):
+    """The text is longer than the model takes, and that was to be an error."""
+
+    default_hint = "Use overlong='truncate' or overlong='pool', or split the text."
+
+
+class BadVectorError(ItemError):
+    """The model answered with NaN or infinity for this text."""
+
+    default_hint = "Try precision='fp32'; if it stays, the model's weights or the text's tokens are at fault."
+
+
+class ItemBackendError(ItemError):
+    """The engine failed on this text alone, while others of its batch worked."""
+
+    default_hint = "Shorten or remove this text; the cause is in the message."
+
+
+class ItemsFailedError(EmbatchError):
+    """Some texts of the call have no vector, and failures were to be raised. `failures` names them."""
+
+    scope = "request"
+    default_hint = "Pass on_error='collect' to get the other vectors and the list of failures."
+
+    def __init__(self, message: str, failures: Sequence[ItemFailure], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.failures = list(failures)
+
+
+class SourceError(EmbatchError):
+    """An input could not be used."""
+
+    exit_code = 3
+    default_hint = "Check the path and try again."
+
+
+class SourceNotFoundError(SourceError):
+    """No such file or folder, or a pattern that matches nothing."""
+
+    default_hint = "Check the spelling; quote patterns such as 'docs/**/*.md'."
+
+
+class SourceUnreadableError(SourceError):
+    """The input exists and cannot be read: permission, vanished meanwhile, an I/O error."""
+
+    retryable = True
+    default_hint = "Check the file's permissions, or leave it out."
+
+
+class SourceFormatError(SourceError):
+    """The content is not what the name says: broken UTF-8, binary data, a broken table."""
+
+    default_hint = "Convert the file to UTF-8 text, or leave it out."
+
+
+class RowError(SourceError):
+    """One row of an input is broken; the others go on."""
+
+    scope = "item"
+    default_hint = "Correct the row; the others were embedded."
+
+
+class MissingColumnError(SourceError):
+    """The table has no such column, or a record no such field."""
+
+    default_hint = "Name the column with --text-column and --id-column."
+
+
+class ModelError(EmbatchError):
+    """A model or its files cannot be used."""
+
+    exit_code = 4
+    default_hint = "See `embatch models list` for what is at hand."
+
+
+class UnknownModelError(ModelError):
+    """Neither an alias, nor a folder, nor a name in the form owner/name."""
+
+    default_hint = "See `embatch models list`, or give a folder or a name such as owner/name."
+
+
+class ModelUnavailableError(ModelError):
+    """The model is known, but its files can be had from nowhere right now."""
+
+    retryable = True
+    default_hint = "Fetch it where there is a network (`embatch models fetch`) and copy the folder here."
+
+
+class CorruptModelError(ModelError):
+    """The files are broken, or are not those whose digest is pinned."""
+
+    default_hint = "Delete the model's folder and run `embatch models fetch` again."
+
+
+class UnsupportedModelError(ModelError):
+    """This backend cannot run this model."""
+
+    default_hint = 'Install the torch extra (`pip install "embatch[torch]"`) and pass --backend torch.'
+
+
+class MissingExtraError(ModelError):
+    """A library that this feature needs is not installed."""
+
+    default_hint = "Install the extra named in the message."
+
+
+class BackendError(EmbatchError):
+    """The engine under a model failed."""
+
+    scope = "request"
+    exit_code = 6
+    default_hint = "Run again with precision='fp32' or another --backend; the cause is in the message."
+
+
+class OutOfMemoryError(BackendError):
+    """A batch did not fit into the memory of the device or the host. A smaller one may."""
+
+    retryable = True
+    default_hint = "Free memory, or set a smaller --budget-tokens; embatch halves batches by itself first."
+
+
+class BackendClosedError(BackendError):
+    """The backend was used after it was closed."""
+
+    default_hint = "Keep the Embedder open while it is used: `with Embedder(...) as embedder:`."
+
+
+class OutputError(EmbatchError):
+    """Results cannot be written to where they should go."""
+
+    exit_code = 5
+    default_hint = "Choose another place with --to."
+
+
+class OutputNotWritableError(OutputError):
+    """The folder is read-only, missing, or not a folder."""
+
+    default_hint = "Choose a folder that you may write to with --to."
+
+
+class DiskFullError(OutputError):
+    """No space is left. What was embedded so far is kept and the same command goes on from there."""
+
+    retryable = True
+    default_hint = "Free space and run the same command again: it goes on where it was."
+
+
+class OutputBusyError(OutputError):
+    """Another process is writing to this output now."""
+
+    retryable = True
+    default_hint = "Wait for it to end, or write to another file with --to."
+
+
+class OutputMismatchError(OutputError):
+    """What lies at the target belongs to another model or other settings."""
+
+    default_hint = "Write to another file, or start over with --fresh."
+
+
+class InterruptedRunError(EmbatchError):
+    """Ctrl-C or SIGTERM. What was embedded is kept."""
+
+    retryable = True
+    exit_code = 130
+    default_hint = "Run the same command again: it goes on where it was."
