@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     import numpy as np
@@ -55,6 +55,14 @@ class Item(NamedTuple):
     text: str
     source: str = ""
     """Where it came from, for people: a path, `path:line`, or empty."""
+
+
+class BadItem(NamedTuple):
+    """A row of a source that has no usable text, and why. It flows with the items and keeps its place."""
+
+    key: str
+    error: EmbatchError
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,22 +133,26 @@ class Backend(Protocol):
     """A model on this machine. Thread-safe: up to `streams` calls of `embed` may run at once."""
 
     spec: ModelSpec
+    """With an empty prompt and the model's own dimensions: the engine derives the rest."""
     limits: Limits
     streams: int
     """How many `embed` calls run side by side at full speed."""
     device: str
     """The device in words, part of the key of a tuning profile: `cpu AMD EPYC 9B45, 2 streams x 1 thread`."""
+    prompts: Mapping[str, str]
+    """The model's own prompts by name: `query`, `document`, and whatever else its configuration has."""
 
-    def tokenize(self, texts: Sequence[str]) -> Tokenized:
-        """Tokens of each text, the spec's prompt put before it, cut to the model's limit.
+    def tokenize(self, texts: Sequence[str], *, prompt: str = "") -> Tokenized:
+        """Tokens of each text, `prompt` put before it verbatim, cut to the model's limit.
 
         Args:
             texts: any number of non-empty strings that encode as UTF-8.
+            prompt: put before each text before it is tokenised.
         """
         ...
 
-    def split(self, text: str) -> list[str]:
-        """Consecutive pieces of `text`, each within the model's limit; joined, they are the text again."""
+    def split(self, text: str, *, prompt: str = "") -> list[str]:
+        """Consecutive pieces of `text`, each with `prompt` within the model's limit; joined, the text again."""
         ...
 
     def embed(self, payloads: Sequence[object]) -> FloatArray:
