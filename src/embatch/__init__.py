@@ -6,14 +6,12 @@ The public names are loaded when they are first used: `import embatch` itself lo
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embatch._version import __version__
 
 __all__ = ["__version__"]
 
-if TYPE_CHECKING:
-    pass
 
 _HOME: dict[str, str] = {}  # public name -> module that defines it
 

@@ -32,8 +32,8 @@
     │   └── OutputMismatchError    what lies there belongs to other inputs or another model
     └── InterruptedRunError        Ctrl-C or SIGTERM; what was done is kept
 
-Policy reads the attributes, never the type's name: `scope` says how much is lost, `retryable` whether the same
-call may work later, `hint` what to do now, `exit_code` what the command line ends with.
+Policy reads the attributes, never the type's name: `scope` says how much is lost, `retryable` whether the
+same call may work later, `hint` what to do now, `exit_code` what the command line ends with.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class Backend(Protocol):
         ...
 
     def split(self, text: str, *, prompt: str = "") -> list[str]:
-        """Consecutive pieces of `text`, each with `prompt` within the model's limit; joined, the text again."""
+        """Consecutive pieces of `text`, each within the model's limit with `prompt`; joined: the text."""
         ...
 
     def embed(self, payloads: Sequence[object]) -> FloatArray:
