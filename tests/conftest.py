@@ -1,0 +1,27 @@
+"""Fixtures that every test may use. Light on purpose: collecting a test must load no engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.doubles import FakeBackend, Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def fake_backend() -> type[FakeBackend]:
+    """`fake_backend(dim=8, …)` makes a backend that counts its calls; see `tests/doubles.py`."""
+    return FakeBackend
+
+
+@pytest.fixture
+def faulty_backend() -> Callable[..., FakeBackend]:
+    """`faulty_backend(oom_above_tokens=100)` makes a fake backend that fails as scripted."""
+
+    def make(**faults: object) -> FakeBackend:
+        return FakeBackend(faults=Faults(**faults))  # type: ignore[arg-type]  # Faults checks the names
+
+    return make
