@@ -29,7 +29,7 @@ def record(budget: int, rate: float, *, longest: int = 16, out_of_memory: bool =
 
 def hill(size: int, peak: int, *, steep: float = 0.12) -> float:
     """A throughput that falls off by `steep` for each doubling away from the peak."""
-    return 10_000 * (1 - steep) ** abs(math.log2(size / peak))
+    return 10_000.0 * math.pow(1 - steep, abs(math.log2(size / peak)))
 
 
 @settings(max_examples=60, deadline=None)
