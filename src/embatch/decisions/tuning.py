@@ -54,6 +54,7 @@ class Search:
         self._settled = settled
         self._watch_every = watch_every
         self._since_settled = 0
+        self._observed = False  # until something was measured, where to begin is the best guess
         self._flip = False
         self._queue: list[int] = []
         self._round: dict[int, float] = {}
@@ -71,7 +72,7 @@ class Search:
 
     def propose(self) -> int:
         """The size of the next batch."""
-        if self._settled:
+        if self._settled or not self._observed:
             return self.best
         if not self._queue:
             self._queue = self._candidates()
@@ -89,6 +90,7 @@ class Search:
             return
         if size not in self._sizes or rate <= 0:
             return
+        self._observed = True
         self._round[self._sizes.index(size)] = math.log(rate)
         if all(candidate in self._round for candidate in self._candidates()):
             self._close_round()
@@ -102,7 +104,7 @@ class Search:
         self._queue = [i for i in self._queue if i <= self._ceiling]
 
     def _candidates(self) -> list[int]:
-        around = (self._centre - 1, self._centre, self._centre + 1)
+        around = (self._centre, self._centre - 1, self._centre + 1)
         return [i for i in around if 0 <= i <= self._ceiling]
 
     def _close_round(self) -> None:
@@ -196,7 +198,7 @@ class BudgetTuner:
     def record(self, batch: BatchRecord) -> None:
         """Take what a batch did."""
         if batch.out_of_memory:
-            did_not_fit = min(batch.budget, batch.longest * batch.items)
+            did_not_fit = min(batch.budget or batch.longest * batch.items, batch.longest * batch.items)
             self._search.forbid(max(self._low, did_not_fit))
             return
         too_small = batch.longest * batch.items < _FULL * batch.budget and batch.longest * 2 <= batch.budget

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from embatch.errors import ItemError
     from embatch.types import IntArray, Limits
 
+_ALONE = Budget(items=1)
 _GIVE_UP = 40  # calls that fail in a row, none succeeding: the engine is broken, not the texts
 
 
@@ -34,8 +35,10 @@ class Batch:
 
     window: Window
     units: Sequence[int]
-    budget: int
-    """Token budget it was formed under; 0 for a retry, which says nothing about budgets."""
+    budget: Budget
+    """What it was formed under."""
+    fresh: bool = True
+    """False for a retry, whose size says nothing about budgets."""
 
     @property
     def payloads(self) -> list[object]:
@@ -97,7 +100,7 @@ class BatchFormer:
     def retry(self, window: Window, units: Sequence[int]) -> None:
         """Compute these units again, each alone."""
         with self._lock:
-            self._retries.extend(Batch(window, [unit], 0) for unit in units)
+            self._retries.extend(Batch(window, [unit], _ALONE, fresh=False) for unit in units)
 
     def failed(self, batch: Batch, error: BackendError) -> list[tuple[int, ItemError]]:
         """Take a batch back that raised: its halves are tried again; a single unit is to blame itself.
@@ -120,7 +123,7 @@ class BatchFormer:
         middle = len(batch.units) // 2
         halves = (batch.units[:middle], batch.units[middle:])
         with self._lock:
-            self._retries.extend(Batch(batch.window, half, 0) for half in halves)
+            self._retries.extend(Batch(batch.window, half, batch.budget, fresh=False) for half in halves)
         return []
 
     def _has_work(self) -> bool:
@@ -137,7 +140,7 @@ class BatchFormer:
             end = batch_end(self._ordered, self._at, budget, self._limits)
             units = self._positions[self._at : end].tolist()
             self._at = end
-            return Batch(self._window, units, budget.tokens or 0)
+            return Batch(self._window, units, budget)
 
     def _enter(self, window: Window | None) -> None:
         if window is None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embatch.decisions.planning import Budget
 from embatch.engine.former import BatchFormer
 from embatch.engine.memory import memory_used
 from embatch.engine.window import WindowMaker, finish_vectors
@@ -33,8 +32,8 @@ from embatch.types import BatchRecord, Block, CostRule, Report
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from embatch.decisions.tuning import BudgetTuner
     from embatch.engine.former import Batch
+    from embatch.engine.tuners import Tuner
     from embatch.engine.window import Window
     from embatch.errors import ItemError
     from embatch.types import Backend, BadItem, FloatArray, Item, ItemFailure, ModelSpec, VectorStore
@@ -56,9 +55,8 @@ class Pipeline:
     Args:
         backend: computes.
         spec: what comes out: the backend's spec with prompt, dimensions and the rule for overlong texts.
-        tuner: decides the token budget of each batch and learns from it.
+        tuner: decides how large each batch may be, and learns from it.
         store: vectors by content that are already known, and where new ones are kept. The run does not close it.
-        batch_items: form batches by this fixed count instead of by tokens.
         window_items: most rows that are sorted together.
         remember: how many rows back a repeated text is found when there is no store; None: however far.
         recall: gives the vectors of earlier rows, where the caller keeps them all (needed with `remember=None`).
@@ -68,10 +66,9 @@ class Pipeline:
         self,
         backend: Backend,
         spec: ModelSpec,
-        tuner: BudgetTuner,
+        tuner: Tuner,
         *,
         store: VectorStore | None = None,
-        batch_items: int | None = None,
         window_items: int = WINDOW_ITEMS,
         remember: int | None = REMEMBER_ROWS,
         recall: Recall | None = None,
@@ -82,10 +79,9 @@ class Pipeline:
         self._tuner = tuner
         self._store = store
         self._store_lock = threading.Lock()
-        self._batch_items = batch_items
         self._maker = WindowMaker(backend, spec, self.report, window_items=window_items, remember=remember)
         self._earlier = _Earlier(remember, recall)
-        self._former = BatchFormer(backend.limits, self._next_budget, self._next_window)
+        self._former = BatchFormer(backend.limits, tuner.next_budget, self._next_window)
         self._ready: queue.Queue[Window | None] = queue.Queue(_AHEAD)
         self._room = threading.Semaphore(_IN_FLIGHT)
         self._changed = threading.Condition()
@@ -103,6 +99,16 @@ class Pipeline:
     def rows_done(self) -> int:
         """Rows handed over, and those in windows not yet complete that have a vector: for progress."""
         return self.report.items + self._units_in_flight
+
+    @property
+    def rows_read(self) -> int:
+        """Rows taken from the source so far."""
+        return self._maker.rows
+
+    @property
+    def read_all(self) -> bool:
+        """Whether the source has ended, so that `rows_read` is the total."""
+        return self._read_all
 
     def run(self, rows: Iterable[Item | BadItem]) -> Iterator[Block]:
         """Embed all rows.
@@ -138,7 +144,7 @@ class Pipeline:
                 worker.join()
             self._save()
             self.report.seconds = time.perf_counter() - started
-            self.report.budget = 0 if self._batch_items else self._tuner.budget
+            self.report.budget = self._tuner.budget
 
     # --- reading thread ---------------------------------------------------------------------------------------
 
@@ -206,11 +212,6 @@ class Pipeline:
             return window
         return None
 
-    def _next_budget(self) -> Budget:
-        if self._batch_items is not None:
-            return Budget(items=self._batch_items)
-        return Budget(tokens=self._tuner.next_budget())
-
     def _work(self) -> None:
         try:
             while not self._stopped and (batch := self._former.take()) is not None:
@@ -252,30 +253,28 @@ class Pipeline:
         out_of_memory = isinstance(error, OutOfMemoryError)
         if error is not cause:
             error.__cause__ = cause
+        if out_of_memory:
+            self._tuner.record(_record(batch, 0.0, out_of_memory=True))
         with self._changed:
-            if out_of_memory:
-                self._tuner.record(_record(batch, 0.0, out_of_memory=True))
             self.report.splits += len(batch.units) > 1
         self._fail_units(batch, self._former.failed(batch, error))
 
     def _record(self, batch: Batch, seconds: float) -> None:
         record = _record(batch, seconds)
         padded = record.longest * record.items
+        if batch.fresh:
+            self._tuner.record(record)
         with self._changed:
             report = self.report
             report.batches += 1
             report.tokens += record.tokens
             report.padded_tokens += padded if self._backend.limits.cost is CostRule.PADDED else record.tokens
             report.device_seconds += seconds
-            if batch.budget:
-                self._tuner.record(record)
             look = time.perf_counter() - self._looked_at > _LOOK_S
             if look:
                 self._looked_at = time.perf_counter()
         if look:
-            used = max(memory_used(), self._backend.memory_used())
-            with self._changed:
-                self._tuner.pressure(used)
+            self._tuner.pressure(max(memory_used(), self._backend.memory_used()))
 
     def _take_vectors(self, batch: Batch, vectors: FloatArray) -> None:
         window, units = batch.window, batch.units
@@ -434,7 +433,7 @@ class _Earlier:
 def _record(batch: Batch, seconds: float, *, out_of_memory: bool = False) -> BatchRecord:
     lengths = batch.lengths
     return BatchRecord(
-        budget=batch.budget,
+        budget=batch.budget.tokens or 0,
         items=len(batch.units),
         longest=int(lengths.max()),
         tokens=int(lengths.sum()),

@@ -136,6 +136,11 @@ class WindowMaker:
         self._number = 0
         self._row = 0
 
+    @property
+    def rows(self) -> int:
+        """Rows read so far."""
+        return self._row
+
     def read(self, rows: Iterator[Item | BadItem]) -> Window | None:
         """The next window's rows, validated and with repeats found; None at the end. Nothing is tokenised yet."""
         size = min(self._window_items, _FIRST_ITEMS * _GROWTH**self._number)
@@ -181,7 +186,6 @@ class WindowMaker:
 
     def _admit(self, window: Window, offset: int, row: Item | BadItem) -> bytes | None:
         """Add a row; the digest of its text, or None if it has no usable one."""
-        error: ItemError | None = None
         if isinstance(row, BadItem):
             window.items.append(Item(row.key, "", row.source))
             window.failures[offset] = ItemFailure(
@@ -189,18 +193,9 @@ class WindowMaker:
             )
             return None
         window.items.append(row)
-        text: object = row.text  # the type says str, the user's data may not
-        if not isinstance(text, str):
-            error = NotTextError(f"the value is {_describe(text)}, not text")
-        elif not text or text.isspace():
-            error = EmptyTextError("the text is empty" if not text else "the text is white space only")
-        else:
-            try:
-                return hashlib.blake2b(text.encode(), digest_size=16).digest()
-            except UnicodeEncodeError as cause:
-                error = EncodingError(
-                    f"character {cause.start} is {text[cause.start]!r}, which is no Unicode text"
-                )
+        error = check_text(row.text)
+        if error is None:
+            return hashlib.blake2b(row.text.encode(), digest_size=16).digest()
         window.failures[offset] = ItemFailure(
             row=self._row + offset, key=row.key, error=error, source=row.source
         )
@@ -272,8 +267,20 @@ def _take(rows: Iterator[Item | BadItem], size: int, chars: int) -> list[Item | 
     return taken
 
 
-def _describe(value: object) -> str:
-    return "None" if value is None else f"of type {type(value).__name__}"
+def check_text(text: object) -> ItemError | None:
+    """Why this value cannot be embedded; None if it can."""
+    if not isinstance(text, str):
+        kind = "None" if text is None else f"of type {type(text).__name__}"
+        return NotTextError(f"the value is {kind}, not text")
+    if not text or text.isspace():
+        return EmptyTextError("the text is empty" if not text else "the text is white space only")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            culprit = text[error.start]
+            return EncodingError(f"character {error.start} is {culprit!r}, which is no Unicode text")
+    return None
 
 
 def as_items(texts: Iterable[object], *, keys: Iterable[str] | None = None) -> Iterator[Item | BadItem]:

@@ -14,6 +14,7 @@ from tests.doubles import FakeBackend, Faults
 
 from embatch.decisions.tuning import BudgetTuner
 from embatch.engine.pipeline import Pipeline
+from embatch.engine.tuners import FixedCount, SharedTuner, Tuner
 from embatch.engine.window import as_items
 from embatch.errors import (
     BackendClosedError,
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-def tuner_for(backend: FakeBackend) -> BudgetTuner:
+def tuner_for(backend: FakeBackend, count: int | None = None) -> Tuner:
+    if count:
+        return FixedCount(count)
     low, high = backend.limits.budgets
-    return BudgetTuner(low=low, high=high, first=backend.limits.first_budget)
+    return SharedTuner(BudgetTuner(low=low, high=high, first=backend.limits.first_budget))
 
 
 def pipeline(backend: FakeBackend, spec: dict[str, Any] | None = None, **options: Any) -> Pipeline:
-    return Pipeline(backend, replace(backend.spec, **(spec or {})), tuner_for(backend), **options)
+    tuner = tuner_for(backend, options.pop("count", None))
+    return Pipeline(backend, replace(backend.spec, **(spec or {})), tuner, **options)
 
 
 def run(backend: FakeBackend, texts: Iterable[object], **options: Any) -> tuple[np.ndarray, list[Block]]:
@@ -134,7 +138,7 @@ def test_a_poisoned_text_is_found_by_halving(fake_backend: type[FakeBackend]) ->
     backend = fake_backend(faults=Faults(raise_for=["poison"]))
     texts = [f"t{i}" for i in range(64)]
     texts[17] = "poison"
-    run_of = pipeline(backend, batch_items=64)
+    run_of = pipeline(backend, count=64)
     (block,) = run_of.run(as_items(texts))
     assert [(f.row, type(f.error)) for f in block.failures] == [(17, ItemBackendError)]
     assert backend.calls <= 1 + 2 * 6
@@ -271,5 +275,5 @@ def test_as_many_streams_as_the_backend_has_run_side_by_side(fake_backend: type[
         meeting.wait()
 
     backend = fake_backend(streams=2, faults=Faults(before_embed=meet))
-    run(backend, [f"t{i}" for i in range(4)], batch_items=1)
+    run(backend, [f"t{i}" for i in range(4)], count=1)
     assert backend.most_at_once == 2

@@ -1,0 +1,113 @@
+"""The command line: `embatch embed | plan | models`.
+
+This module holds the group and turns every error of the tree into a message and a documented exit code. Commands live
+in modules of their own and are imported when they are called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embatch._version import __version__
+from embatch.errors import EmbatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done, every text has a vector
+  1    done, some texts have no vector: the error file names them
+  2    an option or argument makes no sense
+  3    an input cannot be read
+  4    a model cannot be had or used
+  5    the output cannot be written
+  6    the engine failed, or memory ran out
+  130  interrupted: the same command goes on where it was
+"""
+
+_COMMANDS = {
+    "embed": ("embatch.frontends.cli.embed", "embed", "Embed files, folders, tables or standard input."),
+    "plan": ("embatch.frontends.cli.plan", "plan", "Say what `embed` would do, without doing it."),
+    "models": ("embatch.frontends.cli.models", "models", "List, fetch, show and verify models."),
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # same
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # same
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.command(cls=_Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="embatch")
+@click.option("--verbose", is_flag=True, help="Log what is decided and why, on standard error.")
+def cli(*, verbose: bool) -> None:
+    r"""Turn any number of texts into vectors, on this machine, and lose none.
+
+    \b
+    embatch embed docs/ data.jsonl --to vectors.parquet
+    """
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code; see `EXIT_CODES`.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = cli.main(
+            args=None if arguments is None else list(arguments), prog_name="embatch", standalone_mode=False
+        )
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.exceptions.Abort:
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        return EXIT_INTERRUPTED
+    except EmbatchError as error:
+        show_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has left; nothing of a result file is touched.
+        sys.stderr.close()
+        return EXIT_INTERRUPTED
+    return result if isinstance(result, int) else 0
+
+
+def show_error(error: EmbatchError) -> None:
+    """What happened, and what to do now, on standard error."""
+    click.echo(f"Error: {error}", err=True)
+    if error.hint:
+        click.echo(f"  → {error.hint}", err=True)
+
+
+def _interrupt(*_: Any) -> None:
+    """SIGTERM ends a run as Ctrl-C does: what was done is kept."""
+    raise KeyboardInterrupt

@@ -1,0 +1,130 @@
+"""`embatch embed SOURCE… --to FILE`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embatch.frontends.cli.options import input_options, model_options
+
+if TYPE_CHECKING:
+    from embatch.frontends.jobs import EmbedJob, Outcome
+
+
+@click.command(short_help="Embed files, folders, tables or standard input.")
+@input_options
+@click.option(
+    "--to",
+    "output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Output: .parquet, .jsonl, .jsonl.gz or .npy.",
+)
+@click.option(
+    "--output",
+    "vectors_as",
+    type=click.Choice(["float32", "float16", "int8", "binary"]),
+    default="float32",
+    show_default=True,
+    help="What a number is stored as.",
+)
+@click.option("--with-text", is_flag=True, help="Store the text beside its vector.")
+@click.option("--fresh", is_flag=True, help="Forget what an interrupted run left.")
+@click.option("--document-type", default="any", metavar="NAME", help="Learn batch sizes per kind of text.")
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Progress and summary as lines of JSON.")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+def embed(
+    *,
+    sources: tuple[str, ...],
+    text_column: str | None,
+    id_column: str | None,
+    split: bool,
+    overlap: int,
+    overlong: str,
+    output: Path,
+    vectors_as: str,
+    with_text: bool,
+    fresh: bool,
+    as_json: bool,
+    quiet: bool,
+    cache: Path | None,
+    **model_settings: Any,
+) -> int:
+    """Embed SOURCEs into one file.
+
+    A SOURCE is a file, a folder (.gitignore is honoured), a quoted pattern such as 'docs/**/*.md', or - for standard
+    input. Text, Markdown, reStructuredText, HTML and code are one text a file; JSONL, CSV, TSV, JSON and Parquet one
+    text a row.
+
+    Killed at any moment, the same command goes on where it was.
+    """
+    from embatch.frontends.jobs import EmbedJob, SplitRule, open_cache
+    from embatch.storage.sinks import check_target
+    from embatch.storage.sources import open_sources
+
+    check_target(output)
+    opened = open_sources(list(sources), text_column=text_column, id_column=id_column)
+    with open_embedder(quiet=quiet or as_json, overlong=overlong, **model_settings) as embedder:
+        job = EmbedJob(
+            embedder,
+            opened,
+            output,
+            vectors_as=vectors_as,  # type: ignore[arg-type]  # click checked the choice
+            with_text=with_text,
+            split=SplitRule(overlap_tokens=overlap) if split else None,
+            cache=open_cache(cache, embedder.spec),
+            fresh=fresh,
+        )
+        outcome = _run(job, as_json=as_json, quiet=quiet)
+        _conclude(outcome, embedder.spec.model, embedder.backend.device, as_json=as_json, quiet=quiet)
+    return 1 if outcome.report.failed else 0
+
+
+def open_embedder(*, quiet: bool, **settings: Any) -> Any:
+    """The embedder that the options ask for, with a progress bar if model files must be fetched first."""
+    from embatch.frontends.cli.fetching import fetch_bar
+    from embatch.frontends.embedder import Embedder
+
+    with fetch_bar(quiet=quiet) as on_progress:
+        return Embedder(on_error="collect", on_progress=on_progress, **settings)
+
+
+def _run(job: EmbedJob, *, as_json: bool, quiet: bool) -> Outcome:
+    from embatch.frontends import view
+
+    for notice in job.notices:
+        if as_json:
+            view.emit("notice", message=notice)
+        elif not quiet:
+            click.echo(notice, err=True)
+    if as_json:
+        with view.json_view(job.progress):
+            return job.run()
+    if quiet or not sys.stderr.isatty():
+        return job.run()
+    bar, watcher = view.bar_view(job.progress)
+    with bar, watcher:
+        return job.run()
+
+
+def _conclude(outcome: Outcome, model: str, device: str, *, as_json: bool, quiet: bool) -> None:
+    from embatch.frontends import view
+
+    if as_json:
+        view.emit(
+            "done",
+            output=str(outcome.output),
+            errors=str(outcome.errors) if outcome.errors else None,
+            skipped_by_reason=outcome.skipped,
+            model=model,
+            device=device,
+            **outcome.report.to_dict(),
+        )
+    elif not quiet:
+        for line in view.summary(outcome, model=model, precision=device):
+            click.echo(line, err=True)

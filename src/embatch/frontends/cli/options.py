@@ -1,0 +1,84 @@
+"""Options that several commands share, and what they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_INPUT = [
+    click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
+    click.option("--text-column", metavar="NAME", help="Column or field that holds the text."),
+    click.option("--id-column", metavar="NAME", help="Column or field that names a row."),
+    click.option(
+        "--split/--no-split",
+        default=True,
+        show_default=True,
+        help="Split texts longer than the model at paragraphs and sentences.",
+    ),
+    click.option(
+        "--overlap",
+        type=click.IntRange(0),
+        default=32,
+        show_default=True,
+        metavar="TOKENS",
+        help="Tokens that neighbouring pieces share.",
+    ),
+    click.option(
+        "--overlong",
+        type=click.Choice(["truncate", "pool", "error"]),
+        default="truncate",
+        show_default=True,
+        help="What happens to longer texts that are not split.",
+    ),
+]
+
+_MODEL = [
+    click.option("--model", default="minilm", show_default=True, help="Alias, folder, or owner/name."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
+        default="auto",
+        show_default=True,
+        help="What the model computes in.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(["auto", "openvino", "torch", "hashing"]),
+        default="auto",
+        show_default=True,
+        help="Engine that runs the model.",
+    ),
+    click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps (torch)."),
+    click.option("--task", metavar="NAME", help="Which of the model's prompts to use.  [document]"),
+    click.option("--dimensions", type=click.IntRange(1), metavar="N", help="Cut vectors to N components."),
+    click.option("--offline", is_flag=True, help="Never ask the network for model files."),
+    click.option("--streams", type=click.IntRange(1), metavar="N", help="Batches side by side."),
+    click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads in all."),
+    click.option("--budget-tokens", type=click.IntRange(1), metavar="N", help="Fix the tokens of a batch."),
+    click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Fix the texts of a batch."),
+    click.option(
+        "--cache",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Keep vectors by content here, across runs.",
+    ),
+]
+
+
+def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Sources, columns, and what happens to long texts."""
+    for option in reversed(_INPUT):
+        command = option(command)
+    return command
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The model and how it is run."""
+    for option in reversed(_MODEL):
+        command = option(command)
+    return command

@@ -1,0 +1,214 @@
+"""Whole jobs, from sources to a finished file: what `embatch embed` and `embatch plan` carry out.
+
+A job wires sources, splitting, the pipeline, the run's journal and a sink together, and knows no terminal: whoever runs
+it looks at `progress()` and reads the `Outcome`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from embatch.decisions.chunking import split_items
+from embatch.decisions.progress import Meter, Progress
+from embatch.errors import InterruptedRunError
+from embatch.storage.journal import RunJournal
+from embatch.storage.sinks import ErrorFile, open_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from embatch.engine.pipeline import Pipeline
+    from embatch.frontends.embedder import Embedder
+    from embatch.storage.sources import Sources
+    from embatch.types import (
+        BadItem,
+        FloatArray,
+        Item,
+        ModelSpec,
+        Output,
+        Report,
+        VectorStore,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRule:
+    """How texts longer than the model become several items."""
+
+    overlap_tokens: int = 32
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """How a job ended."""
+
+    report: Report
+    output: Path
+    errors: Path | None
+    """The file that names the rows without a vector; None if there are none."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Files passed over on purpose, by reason."""
+
+
+class EmbedJob:
+    """Embed sources into one file, so that a killed run loses nothing.
+
+    Args:
+        embedder: the model.
+        sources: what to read.
+        output: the file to make; its ending chooses the format.
+        vectors_as: what a number is stored as.
+        with_text: store the text beside its vector.
+        split: split texts longer than the model; None leaves them to the embedder's rule for overlong texts.
+        cache: a store that outlives the run, beside the run's own journal.
+        fresh: forget what an interrupted run left.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        sources: Sources,
+        output: Path,
+        *,
+        vectors_as: Output = "float32",
+        with_text: bool = False,
+        split: SplitRule | None = None,
+        cache: VectorStore | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self._embedder = embedder
+        self._sources = sources
+        self._output = output
+        self._with_text = with_text
+        self._vectors_as = vectors_as
+        self._split = split
+        spec = embedder.spec
+        settings = {"output": vectors_as, "with_text": with_text, "split": split is not None}
+        self._journal = RunJournal.open(
+            output, spec=spec, settings=settings, signature=sources.signature(), fresh=fresh
+        )
+        store: VectorStore = self._journal if cache is None else Layered(cache, self._journal)
+        self._pipeline: Pipeline = embedder.pipeline(store=store)
+        self._meter = Meter(time.monotonic())
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know before it starts: what is resumed, what has changed."""
+        notices = list(self._journal.changes)
+        if self._journal.stored:
+            notices.insert(
+                0, f"Going on with an interrupted run: {self._journal.stored:,} vectors are already there."
+            )
+        return notices
+
+    def progress(self) -> Progress:
+        """How far the job is; may be called from another thread."""
+        pipeline = self._pipeline
+        return self._meter.look(
+            time.monotonic(),
+            completed=pipeline.rows_done,
+            failed=pipeline.report.failed,
+            tokens=pipeline.report.tokens,
+            total=self._total(),
+        )
+
+    def run(self) -> Outcome:
+        """Carry it out.
+
+        Raises:
+            InterruptedRunError: Ctrl-C or SIGTERM; the same job goes on where it was.
+            EmbatchError: whatever ended it early; vectors computed so far are in the journal.
+        """
+        try:
+            return self._run()
+        except KeyboardInterrupt as error:
+            done = self._pipeline.report.items
+            raise InterruptedRunError(
+                f"Interrupted after {done:,} rows; what was embedded is kept."
+            ) from error
+        finally:
+            self._journal.close()
+
+    def _run(self) -> Outcome:
+        spec = self._embedder.spec
+        errors = ErrorFile(self._output)
+        rows = _split(self._sources, self._embedder, spec, self._split)
+        with (
+            open_sink(self._output, spec=spec, output=self._vectors_as, with_text=self._with_text) as sink,
+            errors,
+        ):
+            for block in self._pipeline.run(rows):
+                sink.write(block)
+                errors.write(block.failures)
+            sink.commit()
+            errors.commit()
+        self._journal.finish()
+        self._embedder.keep_profile(self._pipeline.report)
+        report = self._pipeline.report
+        skipped = dict(self._sources.skipped_by_reason)
+        report.skipped = sum(skipped.values())
+        return Outcome(
+            report=report,
+            output=self._output,
+            errors=errors.path if report.failed else None,
+            skipped=skipped,
+        )
+
+    def _total(self) -> int | None:
+        """Rows in all: exact once everything is read, before that extrapolated from the bytes read."""
+        read = self._pipeline.rows_read
+        if self._pipeline.read_all:
+            return read
+        done, total = self._sources.bytes_done, self._sources.bytes_total
+        return int(read * max(1.0, total / done)) if total and done else None
+
+
+class Layered:
+    """Two stores as one: vectors are looked for in both and kept in both."""
+
+    def __init__(self, first: VectorStore, second: VectorStore) -> None:
+        self._first = first
+        self._second = second
+
+    def get(self, digests: Sequence[bytes]) -> dict[bytes, FloatArray]:
+        """What either has."""
+        found = self._first.get(digests)
+        missing = [digest for digest in digests if digest not in found]
+        return {**found, **self._second.get(missing)} if missing else found
+
+    def put(self, digests: Sequence[bytes], vectors: FloatArray) -> None:
+        """Keep in both."""
+        self._first.put(digests, vectors)
+        self._second.put(digests, vectors)
+
+    def close(self) -> None:
+        """Close both."""
+        self._first.close()
+        self._second.close()
+
+
+def _split(
+    rows: Iterable[Item | BadItem], embedder: Embedder, spec: ModelSpec, rule: SplitRule | None
+) -> Iterator[Item | BadItem]:
+    if rule is None:
+        return iter(rows)
+
+    def count(texts: Sequence[str]) -> Sequence[int]:
+        # One more than was kept marks a text as too long; how much too long does not matter for splitting.
+        tokenized = embedder.backend.tokenize(texts, prompt=spec.prompt)
+        lengths: list[int] = (tokenized.lengths + tokenized.truncated).tolist()
+        return lengths
+
+    return split_items(rows, max_tokens=spec.max_tokens, overlap_tokens=rule.overlap_tokens, count=count)
+
+
+def open_cache(path: Path | None, spec: ModelSpec) -> VectorStore | None:
+    """The long-lived cache at `path`, for vectors of this spec; None without a path."""
+    if path is None:
+        return None
+    from embatch.storage.cache import VectorCache
+
+    return VectorCache(path, fingerprint=spec.fingerprint, dimensions=spec.dimensions)

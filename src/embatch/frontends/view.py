@@ -1,0 +1,167 @@
+"""How a run looks to a person (a progress bar and a summary) and to a program (lines of JSON).
+
+Everything goes to standard error but the JSON, which goes to standard output. It decides nothing about the run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from embatch.decisions.progress import Progress
+    from embatch.frontends.jobs import Outcome
+
+_REFRESH_S = 0.2
+_JSON_S = 1.0
+
+
+class Watcher:
+    """Looks at a run at fixed distances in time, in a thread of its own, while the block runs.
+
+    Args:
+        look: how far the run is now.
+        show: what is done with it.
+        every_s: seconds between two looks.
+    """
+
+    def __init__(
+        self, look: Callable[[], Progress], show: Callable[[Progress], None], *, every_s: float
+    ) -> None:
+        self._look = look
+        self._show = show
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="embatch-progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if kind is None:
+            self._show(self._look())
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self._show(self._look())
+
+
+def bar_view(look: Callable[[], Progress]) -> tuple[Bar, Watcher]:
+    """A progress bar on standard error, and what keeps it moving. Enter the bar first, then the watcher."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
+    bar = RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[percent]:>4}"),
+        TextColumn("{task.fields[rates]}"),
+        TextColumn("{task.fields[left]}"),
+        console=Console(stderr=True),
+        expand=True,
+        refresh_per_second=5,
+    )
+    task: TaskID = bar.add_task("embedding", total=None, percent="", rates="", left="")
+
+    def show(progress: Progress) -> None:
+        percent = progress.percentage
+        bar.update(
+            task,
+            completed=progress.completed,
+            total=progress.total,
+            percent="" if percent is None else f"{percent:.0f}%",
+            rates=f"{_short(progress.rate)} texts/s {_short(progress.tokens_rate)} tok/s",
+            left="" if progress.eta is None else f"{duration(progress.eta)} left",
+        )
+
+    return bar, Watcher(look, show, every_s=_REFRESH_S)
+
+
+def json_view(look: Callable[[], Progress]) -> Watcher:
+    """One line of JSON a second on standard output."""
+
+    def show(progress: Progress) -> None:
+        emit(
+            "progress",
+            completed=progress.completed,
+            total=progress.total,
+            failed=progress.failed,
+            rate=round(progress.rate, 2),
+            tokens_per_s=round(progress.tokens_rate, 1),
+            eta_s=None if progress.eta is None else round(progress.eta, 1),
+        )
+
+    return Watcher(look, show, every_s=_JSON_S)
+
+
+def emit(event: str, **fields: Any) -> None:
+    """One line of JSON on standard output."""
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+def summary(outcome: Outcome, *, model: str, precision: str) -> list[str]:
+    """What a run did, in lines of at most 80 columns (paths aside)."""
+    report = outcome.report
+    vectors = report.items - report.failed
+    speed = f"{report.texts_per_s:,.0f} texts/s, {report.tokens_per_s:,.0f} tokens/s"
+    lines = [
+        f"{vectors:,} vectors in {duration(report.seconds)} → {outcome.output}",
+        f"  {speed}, {report.padding:.1%} padding, {report.budget:,} tokens a batch",
+        f"  {model}, {precision}",
+    ]
+    parts = [
+        (report.embedded, "embedded"),
+        (report.duplicates, "repeats"),
+        (report.cached, "already stored"),
+        (report.truncated, "truncated"),
+        (report.pooled, "averaged over windows"),
+        (report.splits, "batches split for memory"),
+    ]
+    told = ", ".join(f"{count:,} {what}" for count, what in parts if count)
+    if told:
+        lines.append(f"  {told}")
+    if outcome.skipped:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(outcome.skipped.items()))
+        lines.append(f"  files skipped: {reasons}")
+    if report.failed:
+        lines.append(f"  {report.failed:,} rows have no vector: see {outcome.errors}")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """`0.42 s`, `12.3 s`, `4 min 05 s`, `2 h 03 min`."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _short(number: float) -> str:
+    """`950`, `12.3k`, `1.2M`: at most five characters."""
+    if number < 1000:
+        return f"{number:.0f}"
+    if number < 999_950:
+        return f"{number / 1000:.1f}k"
+    return f"{number / 1e6:.1f}M"
