@@ -1,28 +1,58 @@
 """embatch turns any number of texts into vectors by the cheapest path that meets the goal, and loses nothing.
 
+    import embatch
+
+    vectors = embatch.embed(["a text", "another"])  # (2, 384) float32
+
 The public names are loaded when they are first used: `import embatch` itself loads no engine.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embatch._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from embatch.errors import EmbatchError, ItemError, ItemsFailedError
+    from embatch.frontends.embedder import Embedder, EmbedResult, embed
+    from embatch.frontends.sentence_transformer import BatchTuner, SentenceTransformerEmbedder
+    from embatch.types import BadItem, Block, Item, ItemFailure, ModelSpec, Report
 
+__all__ = [
+    "BadItem",
+    "BatchTuner",
+    "Block",
+    "EmbatchError",
+    "EmbedResult",
+    "Embedder",
+    "Item",
+    "ItemError",
+    "ItemFailure",
+    "ItemsFailedError",
+    "ModelSpec",
+    "Report",
+    "SentenceTransformerEmbedder",
+    "__version__",
+    "embed",
+]
 
-_HOME: dict[str, str] = {}  # public name -> module that defines it
+_HOME = {
+    "embatch.errors": ["EmbatchError", "ItemError", "ItemsFailedError"],
+    "embatch.frontends.embedder": ["EmbedResult", "Embedder", "embed"],
+    "embatch.frontends.sentence_transformer": ["BatchTuner", "SentenceTransformerEmbedder"],
+    "embatch.types": ["BadItem", "Block", "Item", "ItemFailure", "ModelSpec", "Report"],
+}  # module -> public names that it defines
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use (PEP 562)."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'embatch' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+    for module, names in _HOME.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(module), name)
+            return value
+    raise AttributeError(f"module 'embatch' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

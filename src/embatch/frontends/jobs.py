@@ -135,7 +135,7 @@ class EmbedJob:
     def _run(self) -> Outcome:
         spec = self._embedder.spec
         errors = ErrorFile(self._output)
-        rows = _split(self._sources, self._embedder, spec, self._split)
+        rows = split_rows(self._sources, self._embedder, self._split)
         with (
             open_sink(self._output, spec=spec, output=self._vectors_as, with_text=self._with_text) as sink,
             errors,
@@ -190,11 +190,13 @@ class Layered:
         self._second.close()
 
 
-def _split(
-    rows: Iterable[Item | BadItem], embedder: Embedder, spec: ModelSpec, rule: SplitRule | None
+def split_rows(
+    rows: Iterable[Item | BadItem], embedder: Embedder, rule: SplitRule | None
 ) -> Iterator[Item | BadItem]:
+    """The rows, with texts longer than the model split into several items if there is a rule for it."""
     if rule is None:
         return iter(rows)
+    spec = embedder.spec
 
     def count(texts: Sequence[str]) -> Sequence[int]:
         # One more than was kept marks a text as too long; how much too long does not matter for splitting.

@@ -1,0 +1,112 @@
+"""`embatch plan SOURCE…`: what `embed` would do, and how long it would take."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embatch.frontends.cli.options import input_options, model_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embatch.engine.forecast import Forecast
+    from embatch.frontends.embedder import Embedder
+    from embatch.types import BadItem, Item
+
+_SAMPLE_ROWS = 512
+
+
+@click.command(short_help="Say what `embed` would do, without doing it.")
+@input_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def plan(
+    *,
+    sources: tuple[str, ...],
+    text_column: str | None,
+    id_column: str | None,
+    split: bool,
+    overlap: int,
+    overlong: str,
+    cache: Path | None,  # noqa: ARG001  # taken so that the arguments of `embed` work here unchanged
+    as_json: bool,
+    **model_settings: Any,
+) -> None:
+    """Count texts, tokens, truncations, repeats and batches, and estimate the time, from a sample that is embedded.
+
+    Takes the arguments of `embed` (without --to) and writes nothing.
+    """
+    from embatch.decisions.planning import Budget
+    from embatch.engine.forecast import forecast
+    from embatch.frontends.cli.embed import open_embedder
+    from embatch.frontends.jobs import SplitRule, split_rows
+    from embatch.storage.sources import open_sources
+
+    opened = open_sources(list(sources), text_column=text_column, id_column=id_column)
+    with open_embedder(quiet=as_json, overlong=overlong, **model_settings) as embedder:
+        rule = SplitRule(overlap_tokens=overlap) if split else None
+        batch_size = model_settings.get("batch_size")
+        budget = Budget(items=batch_size) if batch_size else Budget(tokens=embedder.budget)
+        sample: list[Item | BadItem] = []
+        rows = _sampled(split_rows(opened, embedder, rule), sample)
+        counted = forecast(embedder.backend, embedder.spec, budget, rows)
+        seconds = counted.tokens / _tokens_per_s(embedder, sample) if counted.tokens else 0.0
+        skipped = dict(opened.skipped_by_reason)
+        _tell(counted, seconds, skipped, embedder, budget.tokens, as_json=as_json)
+
+
+def _sampled(rows: Any, sample: list[Item | BadItem]) -> Any:
+    """The rows, unchanged; the first of them are remembered."""
+    rows = iter(rows)
+    for row in itertools.islice(rows, _SAMPLE_ROWS):
+        sample.append(row)
+        yield row
+    yield from rows
+
+
+def _tokens_per_s(embedder: Embedder, sample: list[Item | BadItem]) -> float:
+    """Tokens per second of wall time, measured on the sample."""
+    pipeline = embedder.pipeline()
+    for _ in pipeline.run(sample):
+        pass
+    return max(pipeline.report.tokens_per_s, 1.0)
+
+
+def _tell(
+    counted: Forecast,
+    seconds: float,
+    skipped: dict[str, int],
+    embedder: Embedder,
+    budget: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    from embatch.frontends.view import duration
+
+    if as_json:
+        fields = {name: getattr(counted, name) for name in counted.__slots__}
+        fields |= {"padding": round(counted.padding, 4), "estimated_seconds": round(seconds, 2)}
+        fields |= {"model": embedder.spec.model, "device": embedder.backend.device, "skipped": skipped}
+        click.echo(json.dumps(fields))
+        return
+    dash = [
+        ("rows", f"{counted.rows:,}"),
+        ("texts to compute", f"{counted.distinct:,}"),
+        ("repeats", f"{counted.duplicates:,}"),
+        ("truncated", f"{counted.truncated:,}"),
+        ("averaged", f"{counted.pooled:,}"),
+        ("without a vector", f"{counted.failed:,}"),
+        ("files skipped", f"{sum(skipped.values()):,}"),
+        ("tokens", f"{counted.tokens:,}"),
+        ("padding", f"{counted.padding:.1%}"),
+        ("batches", f"{counted.batches:,}" + (f" of up to {budget:,} tokens" if budget else "")),
+        ("estimated time", duration(seconds)),
+        ("model", f"{embedder.spec.model}, {embedder.backend.device}"),
+    ]
+    width = max(len(name) for name, _ in dash)
+    for name, value in dash:
+        click.echo(f"{name:<{width}}  {value}")
