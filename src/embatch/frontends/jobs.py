@@ -95,14 +95,14 @@ class EmbedJob:
         self._meter = Meter(time.monotonic())
 
     @property
-    def notices(self) -> list[str]:
-        """What the user should know before it starts: what is resumed, what has changed."""
-        notices = list(self._journal.changes)
-        if self._journal.stored:
-            notices.insert(
-                0, f"Going on with an interrupted run: {self._journal.stored:,} vectors are already there."
-            )
-        return notices
+    def stored(self) -> int:
+        """Vectors that an interrupted run left, and that are not computed again."""
+        return self._journal.stored
+
+    @property
+    def changes(self) -> list[str]:
+        """What differs from the interrupted run, in words."""
+        return list(self._journal.changes)
 
     def progress(self) -> Progress:
         """How far the job is; may be called from another thread."""

@@ -117,6 +117,12 @@ def emit(event: str, **fields: Any) -> None:
     sys.stdout.flush()
 
 
+def notices(stored: int, changes: list[str]) -> list[str]:
+    """What a resumed run says before it starts."""
+    found = f"Going on with an interrupted run: {stored:,} vectors are already there."
+    return ([found] if stored else []) + changes
+
+
 def summary(outcome: Outcome, *, model: str, precision: str) -> list[str]:
     """What a run did, in lines of at most 80 columns (paths aside)."""
     report = outcome.report

@@ -97,10 +97,10 @@ def open_embedder(*, quiet: bool, **settings: Any) -> Any:
 def _run(job: EmbedJob, *, as_json: bool, quiet: bool) -> Outcome:
     from embatch.frontends import view
 
-    for notice in job.notices:
-        if as_json:
-            view.emit("notice", message=notice)
-        elif not quiet:
+    if as_json and (job.stored or job.changes):
+        view.emit("resume", stored=job.stored, changes=job.changes)
+    elif not quiet:
+        for notice in view.notices(job.stored, job.changes):
             click.echo(notice, err=True)
     if as_json:
         with view.json_view(job.progress):
