@@ -1,0 +1,74 @@
+"""Embedding models as OpenVINO graphs: token ids and a mask go in, finished vectors come out.
+
+`build_model` makes the graph of any supported folder, in float32. Architectures are a table from `model_type` to a
+builder: a new one is one function and one line. Compiling and running are the backend's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import openvino
+from openvino import opset15 as ops
+
+from embatch.backends.openvino.graphs import bert
+from embatch.backends.openvino.graphs.blocks import Inputs, Node
+from embatch.backends.openvino.graphs.pooling import pool
+from embatch.backends.openvino.graphs.weights import Weights
+from embatch.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embatch.backends.jsonfile import JsonFile
+    from embatch.backends.layout import Layout
+
+__all__ = ["ARCHITECTURES", "Architecture", "build_model"]
+
+_WORDS = "embeddings.word_embeddings.weight"
+
+
+class Architecture(NamedTuple):
+    """How one kind of encoder becomes a graph."""
+
+    build: Callable[[JsonFile, Weights, Inputs], Node]
+    """Token vectors `(batch, tokens, width)` from the configuration, the tensors and the inputs."""
+    anchor: str
+    """A tensor that every such model has: what stands before its name in a file is a prefix."""
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": Architecture(bert.bert, _WORDS),
+    "roberta": Architecture(bert.roberta, _WORDS),
+    "xlm-roberta": Architecture(bert.roberta, _WORDS),
+    "camembert": Architecture(bert.roberta, _WORDS),
+    "distilbert": Architecture(bert.distilbert, _WORDS),
+    "mpnet": Architecture(bert.mpnet, _WORDS),
+}
+"""By `model_type`."""
+
+
+def build_model(layout: Layout) -> openvino.Model:
+    """The float32 graph of the model in `layout`.
+
+    Inputs `input_ids` and `attention_mask`, both `(batch, tokens)` int32, padded on the right; output `(batch, dim)`
+    float32, pooled and normalised as the folder says.
+
+    Raises:
+        UnsupportedModelError: an architecture or option that no builder models.
+        CorruptModelError: tensors that are missing, broken, or of the wrong shape.
+    """
+    architecture = ARCHITECTURES.get(layout.model_type)
+    if architecture is None or not layout.weights.safetensors:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise UnsupportedModelError(
+            f"{layout.folder.name}: the openvino backend runs {known} from safetensors, and ONNX or OpenVINO files; "
+            f"this is {layout.model_type!r}"
+        )
+    ids = ops.parameter([-1, -1], np.int32, "input_ids")
+    mask = ops.parameter([-1, -1], np.int32, "attention_mask")
+    inputs = Inputs(ids, ops.convert(mask, "f32"))
+    with Weights(layout.weights.safetensors, anchor=architecture.anchor) as weights:
+        tokens = architecture.build(layout.config, weights, inputs)
+    return openvino.Model([ops.result(pool(tokens, inputs.mask, layout))], [ids, mask], layout.model_type)

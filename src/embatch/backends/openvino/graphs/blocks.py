@@ -1,0 +1,155 @@
+"""The blocks that encoders are made of, as OpenVINO operations on `(batch, tokens, width)` nodes.
+
+Builders of architectures combine these; how a block is expressed decides which fused kernel the CPU plugin picks,
+so a faster form is a change in this file alone. Nothing here knows of files or configurations.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from openvino import opset15 as ops
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from embatch.types import FloatArray
+
+Node = Any
+"""An OpenVINO node; the library ships no types."""
+
+# Below every score that a finite model produces, and still finite in bfloat16.
+_MASKED = np.float32(-1e30)
+
+
+class Inputs(NamedTuple):
+    """What every graph starts from."""
+
+    ids: Node
+    """`(batch, tokens)` int32, padded on the right with the model's padding id."""
+    mask: Node
+    """`(batch, tokens)` float32: 1 for a token, 0 for padding."""
+
+
+class Linear(NamedTuple):
+    """Weights of `x · weightᵀ + bias`."""
+
+    weight: FloatArray
+    """`(out, in)`"""
+    bias: FloatArray | None = None
+
+
+class Norm(NamedTuple):
+    """Weights of a layer norm over the last axis."""
+
+    weight: FloatArray
+    bias: FloatArray | None
+    epsilon: float
+
+
+def constant(array: npt.NDArray[Any]) -> Node:
+    """A constant of float32 or of an integer type, sharing the array's memory."""
+    return ops.constant(np.ascontiguousarray(array), shared_memory=True)
+
+
+def integers(values: int | Sequence[int]) -> Node:
+    """A constant of int64: axes, shapes, indices."""
+    return ops.constant(np.array(values, dtype=np.int64))
+
+
+def scalar(value: float) -> Node:
+    """A float32 constant without axes."""
+    return ops.constant(np.float32(value))
+
+
+def token_count(ids: Node) -> Node:
+    """The length of the token axis, an int64 without axes."""
+    return ops.gather(ops.shape_of(ids, "i64"), integers(1), integers(0))
+
+
+def token_range(ids: Node) -> Node:
+    """`0, 1, … tokens - 1`, int64."""
+    return ops.range(integers(0), token_count(ids), integers(1), "i64")
+
+
+def rows(table: FloatArray, indices: Node) -> Node:
+    """The rows of `table` at `indices`: an embedding look-up."""
+    return ops.gather(constant(table), indices, integers(0))
+
+
+def linear(x: Node, layer: Linear) -> Node:
+    """`x · weightᵀ + bias`."""
+    product = ops.matmul(x, constant(layer.weight), transpose_a=False, transpose_b=True)
+    return product if layer.bias is None else ops.add(product, constant(layer.bias))
+
+
+def layer_norm(x: Node, norm: Norm) -> Node:
+    """Zero mean and unit variance along the last axis, then scale and shift."""
+    y = ops.mvn(x, integers([-1]), True, norm.epsilon, "INSIDE_SQRT")
+    y = ops.multiply(y, constant(norm.weight))
+    return y if norm.bias is None else ops.add(y, constant(norm.bias))
+
+
+def padding_bias(mask: Node) -> Node:
+    """`(batch, 1, 1, tokens)`: what added to attention scores keeps padding out."""
+    bias = ops.multiply(ops.subtract(scalar(1.0), mask), ops.constant(_MASKED))
+    return ops.unsqueeze(bias, integers([1, 2]))
+
+
+def window_bias(ids: Node, reach: int) -> Node:
+    """`(1, 1, tokens, tokens)`: what added to attention scores hides tokens more than `reach` away."""
+    positions = token_range(ids)
+    distance = ops.abs(
+        ops.subtract(ops.unsqueeze(positions, integers(0)), ops.unsqueeze(positions, integers(1)))
+    )
+    near = ops.less_equal(distance, integers(reach))
+    bias = ops.select(near, scalar(0.0), ops.constant(_MASKED))
+    return ops.unsqueeze(bias, integers([0, 1]))
+
+
+def split_heads(x: Node, heads: int, head_size: int) -> Node:
+    """`(batch, tokens, heads · size)` → `(batch, heads, tokens, size)`."""
+    x = ops.reshape(x, integers([0, 0, heads, head_size]), special_zero=True)
+    return ops.transpose(x, integers([0, 2, 1, 3]))
+
+
+def merge_heads(x: Node, width: int) -> Node:
+    """`(batch, heads, tokens, size)` → `(batch, tokens, width)`."""
+    return ops.reshape(ops.transpose(x, integers([0, 2, 1, 3])), integers([0, 0, width]), special_zero=True)
+
+
+def attention(query: Node, key: Node, value: Node, bias: Node) -> Node:
+    """Scaled dot-product attention over split heads; `bias` is added to the scores."""
+    return ops.scaled_dot_product_attention(query, key, value, bias)
+
+
+def self_attention(x: Node, projections: tuple[Linear, Linear, Linear], bias: Node, *, heads: int) -> Node:
+    """Attention of `x` to itself by query, key and value projections, heads merged again."""
+    width = projections[0].weight.shape[0]
+    query, key, value = (split_heads(linear(x, layer), heads, width // heads) for layer in projections)
+    return merge_heads(attention(query, key, value, bias), width)
+
+
+def rotate(x: Node, cosine: Node, sine: Node) -> Node:
+    """Rotary positions on split heads: pairs are `size / 2` apart; `cosine`, `sine` are `(tokens, size)`."""
+    first, second = ops.split(x, integers(-1), 2).outputs()
+    turned = ops.concat([ops.multiply(second, scalar(-1.0)), first], -1)
+    return ops.add(ops.multiply(x, cosine), ops.multiply(turned, sine))
+
+
+ACTIVATIONS: dict[str, Callable[[Node], Node]] = {
+    "gelu": lambda x: ops.gelu(x, "erf"),
+    "gelu_new": lambda x: ops.gelu(x, "tanh"),
+    "gelu_fast": lambda x: ops.gelu(x, "tanh"),
+    "gelu_pytorch_tanh": lambda x: ops.gelu(x, "tanh"),
+    "relu": ops.relu,
+    "silu": ops.swish,
+    "swish": ops.swish,
+    "tanh": ops.tanh,
+    "sigmoid": ops.sigmoid,
+    "identity": lambda x: x,
+}
+"""By the names that transformers' configurations and PyTorch's classes use."""
