@@ -1,0 +1,60 @@
+"""Result files: one JSON a suite, with where and when it was taken, what was asked, each round, and a summary."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def record(  # the parts of a result file, each by name
+    suite: str,
+    *,
+    parameters: dict[str, Any],
+    rounds: Any,
+    summary: dict[str, Any],
+    versions: dict[str, Any] | None = None,
+    problems: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """A complete result, with commit, date and machine."""
+    return {
+        "suite": suite,
+        "commit": machine.commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine.describe(),
+        "load_at_end": machine.load(),
+        "parameters": parameters,
+        "versions": versions or {},
+        "not_run": problems or {},
+        "summary": summary,
+        "rounds": rounds,
+    }
+
+
+def save(result: dict[str, Any], folder: Path = FOLDER) -> Path:
+    """Write a result under its suite's name, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result['suite']}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    partial.replace(path)
+    return path
+
+
+def read(suite: str, folder: Path = FOLDER) -> dict[str, Any] | None:
+    """A suite's result, or None where none is recorded."""
+    path = folder / f"{suite}.json"
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return result
+
+
+def folder_for(*, quick: bool) -> Path:
+    """Where results go: a smoke run's figures mean nothing and stay out of the recorded ones."""
+    return FOLDER.parent.parent / "out" / "benchmarks" if quick else FOLDER
