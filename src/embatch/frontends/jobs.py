@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     )
 
 
+_SPECIAL_TOKENS = 4  # no tokenizer of an encoder puts more around a text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRule:
     """How texts longer than the model become several items."""
@@ -148,7 +151,7 @@ class EmbedJob:
         self._journal.finish()
         self._embedder.keep_profile(self._pipeline.report)
         report = self._pipeline.report
-        skipped = dict(self._sources.skipped_by_reason)
+        skipped = dict(self._sources.skipped_counts)
         report.skipped = sum(skipped.values())
         return Outcome(
             report=report,
@@ -204,7 +207,19 @@ def split_rows(
         lengths: list[int] = (tokenized.lengths + tokenized.truncated).tolist()
         return lengths
 
-    return split_items(rows, max_tokens=spec.max_tokens, overlap_tokens=rule.overlap_tokens, count=count)
+    room = spec.max_tokens - len(spec.prompt.encode()) - _SPECIAL_TOKENS
+
+    def may_exceed(text: str) -> bool:
+        # A token is at least one character, or one byte of it where a tokenizer falls back to bytes.
+        return len(text) * (1 if text.isascii() else 4) > room
+
+    return split_items(
+        rows,
+        max_tokens=spec.max_tokens,
+        overlap_tokens=min(rule.overlap_tokens, spec.max_tokens // 4),
+        count=count,
+        may_exceed=may_exceed,
+    )
 
 
 def open_cache(path: Path | None, spec: ModelSpec) -> VectorStore | None:

@@ -62,8 +62,8 @@ class _Commands(click.Group):
 @click.command(cls=_Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="embatch")
 @click.option("--verbose", is_flag=True, help="Log what is decided and why, on standard error.")
-def cli(*, verbose: bool) -> None:
-    r"""Turn any number of texts into vectors, on this machine, and lose none.
+def cli(*, verbose: bool) -> None:  # click reads the \b below as: keep these lines
+    """Turn any number of texts into vectors, on this machine, and lose none.
 
     \b
     embatch embed docs/ data.jsonl --to vectors.parquet

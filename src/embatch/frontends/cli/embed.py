@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     help="Output: .parquet, .jsonl, .jsonl.gz or .npy.",
 )
 @click.option(
-    "--output",
+    "--dtype",
     "vectors_as",
     type=click.Choice(["float32", "float16", "int8", "binary"]),
     default="float32",

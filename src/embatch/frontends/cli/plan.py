@@ -55,7 +55,7 @@ def plan(
         rows = _sampled(split_rows(opened, embedder, rule), sample)
         counted = forecast(embedder.backend, embedder.spec, budget, rows)
         seconds = counted.tokens / _tokens_per_s(embedder, sample) if counted.tokens else 0.0
-        skipped = dict(opened.skipped_by_reason)
+        skipped = dict(opened.skipped_counts)
         _tell(counted, seconds, skipped, embedder, budget.tokens, as_json=as_json)
 
 
