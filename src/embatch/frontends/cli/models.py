@@ -55,7 +55,7 @@ def list_models(*, as_json: bool) -> None:
         known = [{**_facts(model), "state": state} for model, state in rows]
         click.echo(json.dumps(known + [{"name": name, "state": _state(name)} for name in others], indent=1))
         return
-    click.echo(f"  {'alias':<{_ALIAS_WIDTH}}  dims  tokens  params  languages  licence     prompts")
+    click.echo(f"  {'alias':<{_ALIAS_WIDTH}}  dims  tokens  params  langs  licence     prompts")
     for model, state in rows:
         click.echo(_row(model, state).rstrip())
     for name in others:
@@ -133,7 +133,7 @@ def _state(name: str) -> str:
 def _row(model: KnownModel, state: str) -> str:
     return (
         f"{_MARKS[state]} {model.alias:<{_ALIAS_WIDTH}}  {model.dimensions:>4}  {model.max_tokens:>6}"
-        f"  {model.parameters:>5,.0f}M  {model.languages:<9}  {model.licence or '-':<10}"
+        f"  {model.parameters:>5,.0f}M  {model.languages:<5}  {model.licence or '-':<10}"
         f"  {'+'.join(model.prompts)}"
     )
 
