@@ -24,13 +24,8 @@ _FLOAT16_MAX = 65504.0
 
 def is_finite_rows(vectors: FloatArray) -> npt.NDArray[np.bool_]:
     """`(n,)`: whether each row of `(n, dim)` is free of NaN and infinity."""
-    # One product says it for nearly every input, at a third of the price: NaN and infinity survive sums.
-    with np.errstate(all="ignore"):
-        sums = vectors @ np.ones(vectors.shape[1], dtype=vectors.dtype)
-    if bool(np.isfinite(sums).all()):
-        return np.ones(len(vectors), dtype=np.bool_)
-    rows: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(vectors), axis=1)
-    return rows
+    finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(vectors), axis=1)
+    return finite
 
 
 def normalized(vectors: FloatArray) -> FloatArray:

@@ -7,23 +7,25 @@ Layout: the rows of one `put` lie together as one block, digests and vectors, wr
 from digest to row is brought up to date once for many blocks, since putting random keys into a tree one by one costs
 more than the vectors themselves. Until then a dictionary of bounded size knows the newest rows, and after a kill the
 blocks beyond the mark tell what to index. Statements are few and large for a second reason: each one gives up Python's
-lock, and a busy process may take milliseconds to hand it back.
+lock, and a busy process may take milliseconds to hand it back. A checksum and the digest itself are compared on
+reading, so that a damaged file costs time and never gives a wrong vector.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from embatch.decisions.vectors import is_finite_rows
-from embatch.errors import UsageError
+from embatch.errors import OutputMismatchError, UsageError
 from embatch.storage.sqlite import connect, sqlite_errors, transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from embatch.types import FloatArray
@@ -42,6 +44,7 @@ MIGRATIONS = (
         fingerprint_id INTEGER NOT NULL REFERENCES fingerprints (id),
         count INTEGER NOT NULL,
         dim INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,             -- CRC-32 of the vectors and then the digests
         digests BLOB NOT NULL,                 -- 16 bytes a row
         vectors BLOB NOT NULL                  -- float32, little endian, row after row
     );
@@ -59,8 +62,10 @@ MIGRATIONS = (
 
 _ADD_FINGERPRINT = "INSERT OR IGNORE INTO fingerprints (fingerprint) VALUES (?)"
 _FIND_FINGERPRINT = "SELECT id FROM fingerprints WHERE fingerprint = ?"
-_ADD_BLOCK = "INSERT INTO blocks (fingerprint_id, count, dim, digests, vectors) VALUES (?, ?, ?, ?, ?)"
-_READ_BLOCK = "SELECT count, dim, vectors FROM blocks WHERE id = ?"
+_ADD_BLOCK = """
+    INSERT INTO blocks (fingerprint_id, count, dim, checksum, digests, vectors) VALUES (?, ?, ?, ?, ?, ?)
+"""
+_READ_BLOCK = "SELECT count, checksum, digests, vectors FROM blocks WHERE id = ? AND fingerprint_id = ?"
 # Numbers 0, 1, … stand for the digests in one long blob. In the order of the tree, each of its pages is written once.
 _INDEX = """
     WITH RECURSIVE n (i) AS (
@@ -92,6 +97,20 @@ _OLDEST = """
 """
 
 
+class _Block(NamedTuple):
+    """Vectors that were put together, as read and checked."""
+
+    digests: bytes
+    vectors: FloatArray
+
+    def holds(self, rows: dict[bytes, int]) -> bool:
+        """Whether each digest belongs to its row."""
+        at = self.digests
+        return all(
+            at[DIGEST_BYTES * row : DIGEST_BYTES * (row + 1)] == digest for digest, row in rows.items()
+        )
+
+
 class VectorCache:
     """A `VectorStore` in a SQLite file. Vectors of several fingerprints may share the file and never mix.
 
@@ -119,7 +138,7 @@ class VectorCache:
         self._dimensions = dimensions
         self._block_rows = max(1, _BLOCK_BYTES // (4 * dimensions))
         self._newest: dict[bytes, tuple[int, int]] = {}  # digest -> (block, row), not yet in the index
-        self._recent: OrderedDict[int, FloatArray] = OrderedDict()  # block -> its vectors
+        self._recent: OrderedDict[int, _Block] = OrderedDict()
         self._recent_bytes = 0
         self._connection: sqlite3.Connection | None = connection or connect(
             path, migrations=MIGRATIONS, exclusive=exclusive
@@ -217,12 +236,12 @@ class VectorCache:
 
     def _get(self, digests: Sequence[bytes], found: dict[bytes, FloatArray]) -> None:
         damaged: dict[int, list[bytes]] = {}
-        for block, rows in self._places(digests).items():
-            vectors = self._block(block)
-            if vectors is None or max(rows.values()) >= len(vectors):
-                damaged[block] = list(rows)
+        for number, rows in self._places(digests).items():
+            block = self._block(number)
+            if block is None or not block.holds(rows):
+                damaged[number] = list(rows)
             else:
-                found.update(zip(rows, vectors[list(rows.values())], strict=True))
+                found.update(zip(rows, block.vectors[list(rows.values())], strict=True))
         if damaged:
             self._forget(damaged)
 
@@ -239,36 +258,40 @@ class VectorCache:
                     places.setdefault(place[0], {})[digest] = place[1]
         return places
 
-    def _indexed(self, digests: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
+    def _indexed(self, digests: Sequence[bytes]) -> list[tuple[int, int, int]]:
         joined = _joined(digests)
         values = {"count": len(digests), "digests": joined, "fingerprint": self._fingerprint}
-        numbers = iter(map(int, (self._open.execute(_FIND, values).fetchone()[0] or "").split()))
-        return zip(numbers, numbers, numbers, strict=True)
+        answer = self._open.execute(_FIND, values).fetchone()[0]
+        try:
+            numbers = [int(word) for word in answer.split()] if answer else []
+            return list(zip(numbers[0::3], numbers[1::3], numbers[2::3], strict=True))
+        except ValueError as error:
+            raise OutputMismatchError(f"the index in {str(self._path)!r} is damaged ({error})") from error
 
-    def _block(self, block: int) -> FloatArray | None:
-        """All vectors of a block, None if it is gone or damaged."""
-        if block in self._recent:
-            self._recent.move_to_end(block)
-            return self._recent[block]
-        vectors = self._read(block)
-        if vectors is not None:
-            self._recent[block] = vectors
-            self._recent_bytes += vectors.nbytes
+    def _block(self, number: int) -> _Block | None:
+        """A block, None if it is gone or damaged."""
+        if number in self._recent:
+            self._recent.move_to_end(number)
+            return self._recent[number]
+        block = self._read(number)
+        if block is not None:
+            self._recent[number] = block
+            self._recent_bytes += block.vectors.nbytes
             while self._recent_bytes > _RECENT_BYTES and len(self._recent) > 1:
-                self._recent_bytes -= self._recent.popitem(last=False)[1].nbytes
-        return vectors
+                self._recent_bytes -= self._recent.popitem(last=False)[1].vectors.nbytes
+        return block
 
-    def _read(self, block: int) -> FloatArray | None:
-        stored = self._open.execute(_READ_BLOCK, (block,)).fetchone()
+    def _read(self, number: int) -> _Block | None:
+        stored = self._open.execute(_READ_BLOCK, (number, self._fingerprint)).fetchone()
         if stored is None:
             return None
-        count, dim, data = stored
-        if dim != self._dimensions or len(data) != 4 * count * dim:
+        count, checksum, digests, data = stored
+        if not (isinstance(count, int) and isinstance(digests, bytes) and isinstance(data, bytes)):
             return None
-        vectors: FloatArray = (
-            np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False).reshape(count, dim)
-        )
-        return vectors if is_finite_rows(vectors).all() else None
+        if len(data) != 4 * count * self._dimensions or zlib.crc32(digests, zlib.crc32(data)) != checksum:
+            return None
+        vectors = np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
+        return _Block(digests, vectors.reshape(count, self._dimensions))
 
     # --- changing ---------------------------------------------------------------------------------------------
 
@@ -287,7 +310,9 @@ class VectorCache:
                 self._newest.setdefault(digest, (block, row))
 
     def _add_block(self, digests: Sequence[bytes], vectors: FloatArray) -> int:
-        row = (self._fingerprint, len(digests), self._dimensions, _joined(digests), vectors.data.cast("B"))
+        joined, data = _joined(digests), vectors.data.cast("B")
+        checksum = zlib.crc32(joined, zlib.crc32(data))
+        row = (self._fingerprint, len(digests), self._dimensions, checksum, joined, data)
         block = self._open.execute(_ADD_BLOCK, row).lastrowid
         assert block is not None
         return block
