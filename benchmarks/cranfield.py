@@ -1,8 +1,8 @@
 """The copy of Cranfield that the repository carries, and nDCG@10 on it.
 
-The judgements' codes become gains by `GAINS`: a complete answer (code 1) is worth 4, minimum interest (code 4) is worth
-1, and the unexplained code -1 is worth nothing, as is a document that nobody judged. Gains are linear and the discount is
-log2(rank + 1), as in trec_eval's `ndcg_cut`.
+The judgements' codes become gains by `GAINS`: a complete answer (code 1) is worth 4, minimum interest (code 4) is
+worth 1, and the unexplained code -1 is worth nothing, as is a document that nobody judged. Gains are linear and the
+discount is log2(rank + 1), as in trec_eval's `ndcg_cut`.
 """
 
 from __future__ import annotations

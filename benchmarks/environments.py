@@ -1,7 +1,7 @@
 """The peers' virtual environments under `.venv-bench`, and the model files that they need in formats of their own.
 
-Each peer has an environment of its own, because they do not agree on the versions of transformers and numpy. What cannot be
-installed or converted here is kept as a reason, and shows in the results.
+Each peer has an environment of its own, because they do not agree on the versions of transformers and numpy. What
+cannot be installed or converted here is kept as a reason, and shows in the results.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def set_up(model: Path) -> dict[str, str]:
 def _install(environment: Environment) -> None:
     folder = ROOT / environment.name
     shutil.rmtree(folder, ignore_errors=True)
-    pip = [environment.python, "-m", "pip"]
+    pip: list[str | Path] = [environment.python, "-m", "pip"]
     constraints = _REQUIREMENTS / "constraints.txt"
     steps: list[list[str | Path]] = [
         [sys.executable, "-m", "venv", folder],

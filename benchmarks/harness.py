@@ -1,7 +1,7 @@
 """Keeps workers warm, interleaves their rounds, and checks that who waits does not work.
 
-A round lets each system do each job once. The order of the systems rotates from round to round, so that no system always
-runs after the same neighbour, and a pause after each turn lets spinning threads come to rest.
+A round lets each system do each job once. The order of the systems rotates from round to round, so that no system
+always runs after the same neighbour, and a pause after each turn lets spinning threads come to rest.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks import texts
@@ -18,6 +17,7 @@ from benchmarks.worker import Worker, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from benchmarks.systems import System
@@ -85,7 +85,7 @@ class Stage:
         path = self._work / f"{name}.json"
         path.write_text(json.dumps(rows), "utf-8")
         for system in self.names:
-            self.ask(system, "read", name=name, path=str(path))
+            self.attempt(system, lambda one: self.ask(one, "read", name=name, path=str(path)))
 
     def ask(self, system: str, do: str, **arguments: Any) -> dict[str, Any]:
         """One command to one worker; the others' processor time meanwhile is added to `idle_s`.
@@ -110,13 +110,14 @@ class Stage:
         time.sleep(_REST_S)
         return answer
 
-    def try_each(self, job: Callable[[str], None]) -> None:
-        """Do a job for each system; one that fails leaves the stage, with its reason."""
-        for name in self.names:
-            try:
-                job(name)
-            except WorkerError as error:
-                self._drop(name, str(error))
+    def attempt(self, system: str, job: Callable[[str], object]) -> None:
+        """Do a job with a system if it is still there; if it fails, it leaves the stage, with its reason."""
+        if system not in self._workers:
+            return
+        try:
+            job(system)
+        except WorkerError as error:
+            self._drop(system, str(error))
 
     def _open(self, name: str, system: System) -> None:
         if (problem := system.problem()) is not None:

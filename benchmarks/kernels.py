@@ -1,9 +1,9 @@
 """The matrix-product ceiling of this machine, and how many operations a text costs: what a share of it means.
 
-The ceiling is the rate of the model's own matrix products with nothing in between: per layer four of hidden × hidden and
-the pair hidden × inner, through OpenVINO, one stream per core, at the best of a few heights. A text of `L` tokens costs,
-per layer, 2·L·(4·H² + 2·H·I) operations in those products and 4·L²·H in the two products of attention. Only the text's
-own tokens count: padding is waste, not work.
+The ceiling is the rate of the model's own matrix products with nothing in between: per layer four of hidden ×
+hidden and the pair hidden × inner, through OpenVINO, one stream per core, at the best of a few heights. A text of
+`L` tokens costs, per layer, 2·L·(4·H² + 2·H·I) operations in those products and 4·L²·H in the two products of
+attention. Only the text's own tokens count: padding is waste, not work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -43,6 +43,14 @@ class Shape:
 
 
 MINILM = Shape(layers=6, hidden=384, inner=1536)
+
+
+class HasRate(Protocol):
+    """Something whose matrix-product rate can be measured again and again."""
+
+    def measure(self) -> dict[str, float]:
+        """GFLOP/s by height, and the `best` of them."""
+        ...
 
 
 class Ceiling:

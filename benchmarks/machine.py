@@ -46,8 +46,8 @@ def commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(  # the caller's own git
-        ["git", *arguments],  # noqa: S607  # found on the path
+    done = subprocess.run(
+        ["git", *arguments],
         cwd=REPOSITORY,
         check=True,
         capture_output=True,

@@ -1,7 +1,7 @@
 """Summaries over rounds: medians, spreads, and ratios that are taken within a round before they are summarised.
 
-A machine drifts between rounds, and two systems of one round see the same machine. So a ratio is computed per round, and
-the median of the ratios is what is reported.
+A machine drifts between rounds, and two systems of one round see the same machine. So a ratio is computed per
+round, and the median of the ratios is what is reported.
 """
 
 from __future__ import annotations

@@ -97,9 +97,8 @@ def peers(model: Path) -> list[System]:
         sentence_transformers(
             model,
             name="sentence-transformers bf16",
-            setting="PyTorch, bf16, batch 8: the best found by hand",
+            setting="PyTorch, bf16, batch 32: the best found by hand",
             dtype="bfloat16",
-            batch_size=8,
         ),
         System(
             name="sentence-transformers openvino",

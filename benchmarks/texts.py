@@ -1,7 +1,7 @@
 """The sets of texts that are measured: made from Cranfield and Python's standard library, the same on every run.
 
-Texts from the standard library differ between versions of Python, so each result carries a set's digest beside its size.
-Nothing here is random in itself: order comes from a fixed seed.
+Texts from the standard library differ between versions of Python, so each result carries a set's digest beside its
+size. Nothing here is random in itself: order comes from a fixed seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes the files that two peers need from the model's own: an ONNX graph, and CTranslate2's format.
 
-Run once by the interpreter of the CTranslate2 environment: `python -m benchmarks.workers.convert MODEL TARGET`. The graph
-is written by PyTorch's exporter and left as it is: ONNX Runtime fuses it when it loads it.
+Run once by the interpreter of the CTranslate2 environment: `python -m benchmarks.workers.convert MODEL TARGET`. The
+graph is written by PyTorch's exporter and left as it is: ONNX Runtime fuses it when it loads it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 MAX_TOKENS = 256
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -22,22 +21,14 @@ def to_onnx(model: Path, target: Path) -> None:
     import torch
     from transformers import AutoModel
 
-    class LastHiddenState(torch.nn.Module):
-        def __init__(self, inner: Any) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-            answer = self.inner(
-                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-            )
-            return answer.last_hidden_state
-
     target.mkdir(parents=True)
-    inner = AutoModel.from_pretrained(model, attn_implementation="eager").eval()
+    # Without pooler and as a tuple: the one output is the last hidden state.
+    encoder = AutoModel.from_pretrained(
+        model, attn_implementation="eager", add_pooling_layer=False, return_dict=False
+    ).eval()
     ones = torch.ones(2, 8, dtype=torch.long)
     torch.onnx.export(
-        LastHiddenState(inner),
+        encoder,
         (ones, ones, torch.zeros_like(ones)),
         target / "model.onnx",
         input_names=list(_INPUTS),

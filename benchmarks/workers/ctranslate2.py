@@ -1,7 +1,7 @@
 """CTranslate2's encoder, whose users bring tokenisation, batches and pooling themselves.
 
-Options: `model` (converted folder), `tokenizer` (path), `max_tokens`, `batch_size`, `batch_tokens` (fill batches by padded
-tokens instead), `streams` and `threads` (batches side by side, and threads for each), `compute_type`.
+Options: `model` (converted folder), `tokenizer` (path), `max_tokens`, `batch_size`, `batch_tokens` (fill batches by
+padded tokens instead), `streams` and `threads` (batches side by side, and threads for each), `compute_type`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """embatch itself, behind the same loop as its peers, in a process of its own.
 
-Options are those of `embatch.Embedder`; learned budgets and vectors are kept nowhere, so that a round profits from nothing
-but the warm process.
+Options are those of `embatch.Embedder`; learned budgets and vectors are kept nowhere, so that a round profits from
+nothing but the warm process. The command `tune` fixes how the next passes form their batches.
 """
 
 from __future__ import annotations
@@ -13,42 +13,67 @@ import numpy as np
 
 from benchmarks.workers.protocol import serve
 from embatch import Embedder
+from embatch.decisions.tuning import BudgetTuner
+from embatch.engine.tuners import FixedCount, SharedTuner
 
 if TYPE_CHECKING:
     from benchmarks.workers.protocol import FloatArray
 
 
 class Embatch:
-    """One `Embedder`, kept open.
+    """One `Embedder`, kept open."""
 
-    Options:
-        in_input_order: a count. Fixed batches of so many texts in the order given, without the engine, as many
-            side by side as the backend has streams: what planning is measured against.
-    """
-
-    packages = ("embatch", "openvino", "tokenizers", "numpy", "pyarrow", "torch", "sentence-transformers")
+    packages = (
+        "embatch",
+        "openvino",
+        "nncf",
+        "tokenizers",
+        "numpy",
+        "pyarrow",
+        "torch",
+        "sentence-transformers",
+    )
 
     def __init__(self) -> None:
         self._embedder: Embedder | None = None
         self._details: dict[str, Any] = {}
+        self._how: dict[str, Any] = {}
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder that `load` opened."""
+        assert self._embedder is not None, "load comes first"
+        return self._embedder
 
     def load(self, options: dict[str, Any]) -> None:
-        """Open an embedder, closing the one before."""
-        if self._embedder is not None:
-            self._embedder.close()
-        options = dict(options)
-        self._count = options.pop("in_input_order", None)
+        """Open an embedder."""
         self._embedder = Embedder(**{"cache": None, "profiles": False, **options})
+
+    def tune(self, **how: Any) -> dict[str, Any]:
+        """How the next passes form batches, and what the backend says of its limits.
+
+        Args:
+            how: `budget=N` padded tokens, `count=N` texts sorted by length, `in_order=N` texts in the order given,
+                `cold=True` a new search each pass; nothing: the embedder's own tuner, which stays warm.
+        """
+        self._how = how
+        limits = self.embedder.backend.limits
+        return {
+            "budgets": limits.budgets,
+            "first_budget": limits.first_budget,
+            "streams": self.embedder.backend.streams,
+        }
 
     def embed(self, texts: list[str]) -> FloatArray:
         """All texts in one call."""
-        assert self._embedder is not None
-        if self._count is not None:
+        if "in_order" in self._how:
             self._details = {}
-            return self._embed_by_count(self._embedder, texts, self._count)
-        result = self._embedder.embed(texts)
+            return self._in_order(texts, self._how["in_order"])
+        tuner = self._tuner()
+        result = self.embedder.embed(texts, tuner=tuner)
         report = result.report
         self._details = {
+            "precision": self.embedder.spec.precision,
             "budget": report.budget,
             "embedded": report.embedded,
             "tokens": report.tokens,
@@ -56,28 +81,39 @@ class Embatch:
             "truncated": report.truncated,
             "batches": report.batches,
         }
+        if isinstance(tuner, SharedTuner):
+            self._details |= {"budget": tuner.budget, "settled": tuner.settled}
         vectors: FloatArray = result.vectors
         return vectors
 
     def query(self, text: str) -> FloatArray:
         """One text by the call that is made for it."""
-        assert self._embedder is not None
-        return self._embedder.embed_query(text)
+        return self.embedder.embed_query(text)
 
     def details(self) -> dict[str, Any]:
         """Budget, tokens, padding and rows computed, from the run's report."""
         return self._details
 
-    @staticmethod
-    def _embed_by_count(embedder: Embedder, texts: list[str], count: int) -> FloatArray:
-        backend = embedder.backend
+    def _tuner(self) -> SharedTuner | FixedCount | None:
+        if "count" in self._how:
+            return FixedCount(self._how["count"])
+        if not self._how:
+            return None
+        limits = self.embedder.backend.limits
+        low, high = limits.budgets
+        fixed = self._how.get("budget")
+        return SharedTuner(BudgetTuner(low=low, high=high, first=limits.first_budget, fixed=fixed))
+
+    def _in_order(self, texts: list[str], count: int) -> FloatArray:
+        """Fixed batches in the order given, without planning: as many side by side as the backend has streams."""
+        backend = self.embedder.backend
         payloads = backend.tokenize(texts).payloads
+        starts = range(0, len(texts), count)
         with ThreadPoolExecutor(backend.streams) as pool:
-            starts = range(0, len(texts), count)
-            return np.concatenate(
-                list(pool.map(lambda start: backend.embed(payloads[start : start + count]), starts))
-            )
+            parts = pool.map(lambda start: backend.embed(payloads[start : start + count]), starts)
+            return np.concatenate(list(parts))
 
 
 if __name__ == "__main__":
-    serve(Embatch())
+    runner = Embatch()
+    serve(runner, tune=runner.tune)

@@ -1,7 +1,7 @@
 """fastembed on ONNX Runtime, with the same weights through its own door for custom models.
 
-Options: `model` (folder with `model.onnx` and the tokenizer's files), `batch_size`, `threads`, `sort` (give it the texts
-longest first, which a user may do and fastembed does not).
+Options: `model` (folder with `model.onnx` and the tokenizer's files), `batch_size`, `threads`, `sort` (give it the
+texts longest first, which a user may do and fastembed does not).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The worker's side of a benchmark: one JSON command a line on standard input, one JSON answer a line back.
 
-Every system runs behind this same loop, in a process of its own that stays warm, so that rounds of different systems can
-be interleaved. What is timed is the same for all: from a list of `str` in memory to a finished Parquet file of keys and
-vectors. Reading the texts and loading the model are not timed.
+Every system runs behind this same loop, in a process of its own that stays warm, so that rounds of different
+systems can be interleaved. What is timed is the same for all: from a list of `str` in memory to a finished Parquet
+file of keys and vectors. Reading the texts and loading the model are not timed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 class Runner(Protocol):
     """A system under measurement."""
 
-    packages: Sequence[str]
-    """Distributions whose versions belong in the result."""
+    @property
+    def packages(self) -> Sequence[str]:
+        """Distributions whose versions belong in the result."""
+        ...
 
     def load(self, options: dict[str, Any]) -> None:
         """Open the model. Called again, it replaces what was open."""
@@ -120,8 +122,13 @@ class Worker:
         return {"ms": took}
 
 
-def serve(runner: Runner) -> None:
-    """Answer commands until `quit` or the end of standard input. Never returns."""
+def serve(runner: Runner, **more: Callable[..., dict[str, Any]]) -> None:
+    """Answer commands until `quit` or the end of standard input. Never returns.
+
+    Args:
+        runner: what is measured.
+        more: commands that only this worker knows, by name.
+    """
     # Libraries print to standard output as they like: answers get a descriptor of their own.
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
@@ -132,6 +139,7 @@ def serve(runner: Runner) -> None:
         "embed": worker.embed,
         "one_by_one": worker.one_by_one,
         "query": worker.query,
+        **more,
     }
     for line in sys.stdin:
         command = json.loads(line)

@@ -1,0 +1,89 @@
+"""`python -m benchmarks SUITE…`: measure, record, and render the tables."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from benchmarks import environments, readme, results
+from benchmarks.harness import Settings
+from benchmarks.suites import SUITES, suite
+
+ROUNDS = 5
+QUICK_ROUNDS = 2
+_OTHERS = {
+    "setup": "make the peers' environments",
+    "tables": "render the recorded results into the documents",
+}
+
+
+@click.command(
+    epilog="\b\n" + "\n".join(f"{name:<11} {what}" for name, what in {**SUITES, **_OTHERS}.items())
+)
+@click.argument("names", nargs=-1, required=True, metavar="SUITE…")
+@click.option(
+    "--rounds", type=click.IntRange(1), help=f"Interleaved rounds of each suite.  [default: {ROUNDS}]"
+)
+@click.option(
+    "--quick", is_flag=True, help="A smoke run on few texts: about two minutes, figures that mean nothing."
+)
+@click.option(
+    "--model-folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Files of the default model.  [default: fetched, as embatch does]",
+)
+def main(names: tuple[str, ...], rounds: int | None, *, quick: bool, model_folder: Path | None) -> None:
+    """Measure one or more suites; `all` is every suite."""
+    known = {**SUITES, **_OTHERS, "all": ""}
+    if unknown := [name for name in names if name not in known]:
+        raise click.UsageError(f"no such suite: {', '.join(unknown)}; there are {', '.join(known)}")
+    wanted = [name for name in known if name in names or (name in SUITES and "all" in names)]
+    rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
+    if set(wanted) != {"tables"}:
+        model = (model_folder or _model()).resolve()
+        with tempfile.TemporaryDirectory(prefix="embatch-bench-") as work:
+            settings = Settings(rounds=rounds, quick=quick, model=model, work=Path(work))
+            _carry_out(wanted, settings)
+    if "tables" in wanted:
+        changed = readme.fill_documents()
+        print(f"tables: {', '.join(changed) or 'nothing changed'}")
+
+
+def _carry_out(wanted: list[str], settings: Settings) -> None:
+    if "setup" in wanted:
+        for name, problem in environments.set_up(settings.model).items():
+            print(f"  without {name}: {problem}")
+    for name in wanted:
+        if name in SUITES:
+            _measure(name, settings)
+
+
+def _measure(name: str, settings: Settings) -> None:
+    print(f"{name}: {SUITES[name]}", flush=True)
+    started = time.perf_counter()
+    one = suite(name)
+    result = one.run(settings)
+    if result is None:
+        return
+    path = results.save(result, results.folder_for(quick=settings.quick))
+    for text in one.tables(result).values():
+        print(f"\n{text}")
+    print(f"\n{name}: {time.perf_counter() - started:.0f} s, recorded in {_shown(path)}\n", flush=True)
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _model() -> Path:
+    """The default model's folder, fetched if it is not here."""
+    from embatch.backends.resolve import resolve
+
+    return resolve("minilm").path
+
+
+if __name__ == "__main__":
+    main()

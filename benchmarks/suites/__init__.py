@@ -1,0 +1,39 @@
+"""One module a suite: `run(settings)` measures and gives a result, `tables(result)` renders it as Markdown."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from benchmarks.harness import Settings
+
+SUITES = {
+    "throughput": "embatch and its peers on four sets of texts, in interleaved rounds",
+    "query": "one warm query of 12 tokens, in process",
+    "tuner": "the cold tuner against every fixed budget and against a fixed count",
+    "memory": "peak memory of small and large runs from JSONL to Parquet",
+    "engine": "what the engine itself costs, with a backend that returns at once",
+    "start": "importing embatch, and a cold run over one small file",
+    "quality": "nDCG@10 on Cranfield in each precision",
+    "kernels": "the matrix-product ceiling of this machine",
+    "gpu": "embatch and sentence-transformers in half precision on a GPU",
+}
+"""Name of each suite, and what it measures; `all` runs them in this order."""
+
+
+class Suite(Protocol):
+    """What each module of this package has."""
+
+    def run(self, settings: Settings) -> dict[str, Any] | None:
+        """Measure, and give the result that is to be recorded; None where it cannot be measured here."""
+        ...
+
+    def tables(self, result: dict[str, Any]) -> dict[str, str]:
+        """Markdown by marker name: `<!-- table:NAME -->` in a document is filled with it."""
+        ...
+
+
+def suite(name: str) -> Suite:
+    """The suite of this name."""
+    return cast("Suite", import_module(f"benchmarks.suites.{name}"))

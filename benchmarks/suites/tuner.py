@@ -1,0 +1,220 @@
+"""The cold tuner against every fixed budget, on each set of texts and each backend, and against a fixed count of 32.
+
+A sweep tries every budget that the tuner may choose, in interleaved rounds; budgets far behind after the first
+round are not repeated. The tuner starts cold in every round, on more texts, and is compared in two ways: how fast
+the budget that it ends with is in the sweep of the same round, and how much longer its whole run took than the same
+run at the best budget, as a share of what 10,000 such texts take.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import machine, markdown, results
+from benchmarks.harness import Stage, make_sets, rotated
+from benchmarks.stats import Spread, ratios, significant, spread
+from benchmarks.suites.throughput import token_lengths
+from benchmarks.systems import HASHING, OWN, System
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from benchmarks.harness import Settings
+
+RUN_TEXTS = 10_000
+COUNT = 32
+SWEEP = {"short": 1000, "mixed": 240, "long": 80, "repeats": 320}
+QUICK = {"short": 200, "mixed": 40}
+_COLD = 4  # the cold run has so many times the sweep's texts: a search needs batches to end
+_HOPELESS = 0.7  # of the best rate after the first round
+_FULL = 3  # a budget must leave each stream so many batches, or it measures idle streams
+_SCALE = {"openvino": 1.0, "torch": 0.5, "hashing": 4.0}
+"""Texts of each backend against `SWEEP`: so that a pass takes seconds, neither more nor less."""
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Each backend in turn; within a backend all variants of a set follow each other closely."""
+    summary: dict[str, Any] = {}
+    rounds: list[dict[str, Any]] = []
+    problems: dict[str, str] = {}
+    versions: dict[str, Any] = {}
+    for backend, system in backends().items():
+        with Stage([system], settings.work) as stage:
+            if stage.names:
+                summary[backend] = _backend(stage, system.name, backend, settings, rounds)
+            if system.name in stage.problems:
+                problems[backend] = stage.problems[system.name]
+            versions[backend] = stage.versions.get(system.name, {})
+    return results.record(
+        "tuner",
+        parameters={"rounds": settings.rounds, "sweep_texts": SWEEP, "scale": _SCALE, "cold_texts": _COLD},
+        rounds=rounds,
+        summary=summary,
+        versions=versions,
+        problems=problems,
+    )
+
+
+def backends() -> dict[str, System]:
+    """embatch with each backend, at its default precision."""
+    torch = System(
+        name="torch",
+        environment=OWN,
+        worker="embatch",
+        options={"model": "minilm", "backend": "torch", "device": "cpu"},
+        setting="`Embedder(backend='torch')`",
+    )
+    openvino = System(
+        name="openvino",
+        environment=OWN,
+        worker="embatch",
+        options={"model": "minilm", "backend": "openvino"},
+        setting="`Embedder(backend='openvino')`",
+    )
+    return {"openvino": openvino, "torch": torch, "hashing": HASHING}
+
+
+def _backend(
+    stage: Stage, system: str, backend: str, settings: Settings, rounds: list[dict[str, Any]]
+) -> dict[str, Any]:
+    sizes = {name: int(size * _SCALE[backend]) for name, size in (QUICK if settings.quick else SWEEP).items()}
+    found: dict[str, Any] = {}
+    for name, rows in make_sets({one: size * _COLD for one, size in sizes.items()}).items():
+        stage.give("cold", rows)
+        stage.give("sweep", rows[: sizes[name]])
+        lengths = token_lengths(settings.model, list(dict.fromkeys(rows[: sizes[name]])))
+        budgets = budgets_for(stage.ask(system, "tune"), sum(lengths))
+        mine = Sweep(stage, system, budgets)
+        print(f"  {backend}, {name}, budgets {budgets}, load {machine.load()}", flush=True)
+        for number in range(settings.rounds):
+            mine.play(number)
+        rounds.append({"backend": backend, "set": name, "texts": sizes[name], "passes": mine.passes})
+        found[name] = summarise(mine.passes, cold_texts=len(rows))
+    return found
+
+
+def budgets_for(limits: Mapping[str, Any], tokens: int) -> list[int]:
+    """The budgets that the tuner may choose, as far as the texts give every stream several batches.
+
+    >>> budgets_for({"budgets": [64, 32768], "first_budget": 1024, "streams": 2}, 12_000)
+    [64, 128, 256, 512, 1024, 2048]
+    """
+    low, high = limits["budgets"]
+    budgets = [limits["first_budget"]]
+    while budgets[0] // 2 >= low:
+        budgets.insert(0, budgets[0] // 2)
+    most = max(limits["first_budget"], tokens // (_FULL * limits["streams"]))
+    while budgets[-1] * 2 <= min(high, most):
+        budgets.append(budgets[-1] * 2)
+    return budgets
+
+
+class Sweep:
+    """The passes of one set on one backend."""
+
+    def __init__(self, stage: Stage, system: str, budgets: list[int]) -> None:
+        self.passes: list[dict[str, Any]] = []
+        self._stage = stage
+        self._system = system
+        self._budgets = budgets
+        self._embed("warm", {}, "sweep")
+
+    def play(self, number: int) -> None:
+        """One round: a cold run, each budget that is still in the race, the fixed counts, and the best budget's run."""
+        cold = self._record(number, "cold", {"cold": True}, "cold")
+        if cold["budget"] not in self._budgets:
+            self._budgets.append(cold["budget"])
+        ways: list[tuple[str, dict[str, Any]]] = [(str(size), {"budget": size}) for size in self._budgets]
+        ways += [("count", {"count": COUNT}), ("count in order", {"in_order": COUNT})]
+        for way, how in (
+            ways[place] for place in map(int, rotated([str(i) for i in range(len(ways))], number * 3))
+        ):
+            self._record(number, way, how, "sweep")
+        if number == 0:
+            self._drop_hopeless(cold["budget"])
+        best = best_budget(self.passes)
+        self._record(number, "best", {"budget": best}, "cold")
+
+    def _drop_hopeless(self, keep: int) -> None:
+        rates = {one["way"]: 1 / one["seconds"] for one in self.passes if one["way"].isdecimal()}
+        top = max(rates.values())
+        self._budgets = [
+            size for size in self._budgets if rates[str(size)] >= _HOPELESS * top or size == keep
+        ]
+
+    def _record(self, number: int, way: str, how: dict[str, Any], name: str) -> dict[str, Any]:
+        answer = self._embed(way, how, name)
+        facts = {"round": number, "way": way, "seconds": significant(answer["seconds"], 6)}
+        self.passes.append({**facts, **{key: answer[key] for key in ("budget", "settled") if key in answer}})
+        return self.passes[-1]
+
+    def _embed(self, way: str, how: dict[str, Any], name: str) -> dict[str, Any]:
+        del way
+        self._stage.ask(self._system, "tune", **how)
+        return self._stage.embed(self._system, name)
+
+
+def best_budget(passes: list[dict[str, Any]]) -> int:
+    """The budget with the lowest median time among those of the last round."""
+    took: dict[str, list[float]] = {}
+    for one in passes:
+        if one["way"].isdecimal():
+            took.setdefault(one["way"], []).append(one["seconds"])
+    rounds = max(map(len, took.values()))
+    return int(min((way for way in took if len(took[way]) == rounds), key=lambda way: median(took[way])))
+
+
+def summarise(passes: list[dict[str, Any]], *, cold_texts: int) -> dict[str, Any]:
+    """The figures of one set on one backend, each a median over the rounds of ratios within a round."""
+    rounds = max(one["round"] for one in passes) + 1
+    took = {(one["round"], one["way"]): float(one["seconds"]) for one in passes}
+    ended = [one["budget"] for one in passes if one["way"] == "cold"]
+    best = best_budget(passes)
+
+    def column(way: str) -> list[float]:
+        return [took[number, way] for number in range(rounds)]
+
+    final = [took.get((number, str(ended[number])), took[number, str(best)]) for number in range(rounds)]
+    lost = [cold - ideal for cold, ideal in zip(column("cold"), column("best"), strict=True)]
+    whole = [ideal * RUN_TEXTS / cold_texts for ideal in column("best")]
+    return {
+        "best_budget": best,
+        "final_budgets": ended,
+        "settled": [one["settled"] for one in passes if one["way"] == "cold"],
+        "final_against_best": spread(ratios(column(str(best)), final)),
+        "cost_in_10000_texts": spread(ratios(lost, whole)),
+        "against_count_in_order": spread(ratios(column("count in order"), final)),
+        "against_count_sorted": spread(ratios(column("count"), final)),
+    }
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """`tuner`: one row for each backend and set."""
+    rows = [
+        [
+            f"{backend}, {name}",
+            f"{one['best_budget']:,}",
+            ", ".join(f"{budget:,}" for budget in one["final_budgets"]),
+            _percent(one["final_against_best"]),
+            _percent(one["cost_in_10000_texts"]),
+            f"{one['against_count_in_order']['median']:.2f}",
+            f"{one['against_count_sorted']['median']:.2f}",
+        ]
+        for backend, sets in result["summary"].items()
+        for name, one in sets.items()
+    ]
+    head = [
+        "backend, texts",
+        "best fixed budget",
+        "tuner's, by round",
+        "its speed against the best",
+        "cost in 10,000 texts",
+        f"× {COUNT} texts, input order",
+        f"× {COUNT} texts, sorted",
+    ]
+    return {"tuner": f"{markdown.table(head, rows)}\n\n{markdown.footnote(result)}"}
+
+
+def _percent(one: Spread) -> str:
+    return f"{one['median']:.1%}"
