@@ -143,7 +143,7 @@ def _connect(address: str) -> None:
     """
     parts = urlsplit(address)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+    if {parts.scheme, "all"} & urllib.request.getproxies().keys() and not urllib.request.proxy_bypass(host):
         return  # a proxy connects for us; its answer comes with the first request
     answers: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
 

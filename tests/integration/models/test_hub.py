@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,6 +174,32 @@ def test_nobody_at_the_hubs_address() -> None:
         assert way in told
     assert caught.value.retryable
     assert not leftovers()
+
+
+def test_an_address_that_answers_nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where packets vanish, or the resolver hangs, the hub is given up after a few seconds and named."""
+    ended = threading.Event()
+
+    def hang(*_: object) -> None:
+        ended.wait(60)
+        raise TimeoutError
+
+    monkeypatch.setattr("socket.create_connection", hang)
+    monkeypatch.setattr(hub_module, "CONNECT_S", 0.05)
+    with pytest.raises(ModelUnavailableError, match=f"no answer from {hub.address}"):
+        resolve(NAME)
+    ended.set()
+    assert not hub.requests
+
+
+def test_behind_a_proxy_the_hub_is_not_probed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a proxy connects for us, whether we could ourselves says nothing: the request goes to the proxy."""
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("HTTP_PROXY", hub.address)
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    with pytest.raises((ModelUnavailableError, UnknownModelError), match=r"hub\.example"):
+        resolve("tests/absent")
+    assert hub.requests
 
 
 def test_what_answers_is_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
