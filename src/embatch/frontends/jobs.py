@@ -89,7 +89,11 @@ class EmbedJob:
         self._vectors_as = vectors_as
         self._split = split
         spec = embedder.spec
-        settings = {"output": vectors_as, "with_text": with_text, "split": split is not None}
+        settings: dict[str, object] = {
+            "output": vectors_as,
+            "with_text": with_text,
+            "split": split is not None,
+        }
         self._journal = RunJournal.open(
             output, spec=spec, settings=settings, signature=sources.signature(), fresh=fresh
         )

@@ -25,9 +25,14 @@ HASHING = ["--model", "hashing"]
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Learned budgets of these tests stay among themselves."""
-    monkeypatch.setenv("EMBATCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _own_cache(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Learned budgets of these tests stay among themselves; the real model is taken from where it is."""
+    if request.node.get_closest_marker("model") is None:
+        monkeypatch.setenv("EMBATCH_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(autouse=True)
@@ -141,14 +146,18 @@ def test_standard_input(tmp_path: Path) -> None:
     assert len(keys(output)) == 2
 
 
+@pytest.mark.model
 def test_long_documents_are_split_unless_told_otherwise(tmp_path: Path) -> None:
-    """A document beyond the model's limit becomes several rows."""
-    text = "\n\n".join(f"Paragraph {i}. " + "Words follow words here. " * 60 for i in range(60))
-    (tmp_path / "long.md").write_text(text, encoding="utf-8")
+    """A document beyond the model's limit becomes several rows; with --no-split it is one, cut."""
+    text = "\n\n".join(f"Paragraph {i}. " + "Words follow words here. " * 10 for i in range(30))
+    source = jsonl(tmp_path / "in.jsonl", [{"id": "short", "text": "short"}, {"id": "long", "text": text}])
     output = tmp_path / "out.parquet"
-    model = ["--model", "minilm"] if False else HASHING
-    assert main(["embed", str(tmp_path / "long.md"), "--to", str(output), *model]) == 0
-    assert keys(output)[0].startswith(str(tmp_path / "long.md"))
+    assert main(["embed", source, "--to", str(output)]) == 0
+    found = keys(output)
+    assert found[:3] == ["short", "long#1", "long#2"]
+    assert len(found) > 5
+    assert main(["embed", source, "--to", str(output), "--no-split"]) == 0
+    assert keys(output) == ["short", "long"]
 
 
 def test_json_events_are_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

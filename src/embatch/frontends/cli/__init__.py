@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embatch._version import __version__
-from embatch.errors import EmbatchError
+from embatch.errors import EmbatchError, InterruptedRunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,11 +62,10 @@ class _Commands(click.Group):
 @click.command(cls=_Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="embatch")
 @click.option("--verbose", is_flag=True, help="Log what is decided and why, on standard error.")
-def cli(*, verbose: bool) -> None:  # click reads the \b below as: keep these lines
+def cli(*, verbose: bool) -> None:
     """Turn any number of texts into vectors, on this machine, and lose none.
 
-    \b
-    embatch embed docs/ data.jsonl --to vectors.parquet
+    For example: embatch embed docs/ data.jsonl --to vectors.parquet
     """
     if verbose:
         logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
@@ -86,10 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return 2
-    except click.exceptions.Abort:
-        return EXIT_INTERRUPTED
-    except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        show_error(InterruptedRunError("Interrupted."))
         return EXIT_INTERRUPTED
     except EmbatchError as error:
         show_error(error)
