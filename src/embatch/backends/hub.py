@@ -125,6 +125,8 @@ def download(listing: Listing, paths: Sequence[str], into: Path, on_progress: Fi
                 path,
                 revision=listing.commit,
                 local_dir=into,
+                cache_dir=into
+                / ".cache",  # empty: what the hub's own cache has was looked at, and passed over
                 endpoint=listing.endpoint,
                 library_name="embatch",
                 library_version=__version__,

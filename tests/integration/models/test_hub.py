@@ -245,6 +245,18 @@ def test_half_a_model_in_the_hubs_cache(hub: Hub) -> None:
     assert resolve(NAME).path == model_folder(NAME)
 
 
+def test_a_damaged_blob_in_the_hubs_cache(hub: Hub, tmp_path: Path) -> None:
+    """Another program's copy whose content is not what its name says is not taken over, but fetched anew."""
+    for name in hub.files:
+        huggingface_hub.hf_hub_download(NAME, name, endpoint=hub.address)
+    blob = next((tmp_path / "hf").glob("hub/*/snapshots/*/model.safetensors")).resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    files, is_new = ensure(NAME)
+    assert is_new
+    assert files.path == model_folder(NAME)
+    assert resolve(NAME, offline=True) == files
+
+
 def test_a_damaged_copy_is_named_and_replaced(hub: Hub) -> None:
     """Resolving names the damaged file; verifying finds what sizes do not show; fetching replaces it."""
     files = resolve(NAME)
