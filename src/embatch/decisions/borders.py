@@ -57,17 +57,17 @@ def borders(text: str) -> Iterator[tuple[int, Border]]:
 
     White space belongs to what stands before it: a border is where the next visible character is.
     """
-    heading_end = -1  # the line break below the last heading
+    heading_end = -1  # the line break below the heading that was found last
     for match in _CANDIDATE.finditer(text):
         start, end = match.span()
         if end == len(text):
             return
         breaks = text.count("\n", start, end)
-        below_heading = start <= heading_end < end
+        in_heading = start <= heading_end
         next_end = _heading_end(text, end, breaks) if breaks else -1
         if next_end >= 0:
             heading_end = next_end
-        if below_heading:
+        if in_heading:
             yield end, Border.SOFT
         elif next_end >= 0:
             yield end, Border.HEADING

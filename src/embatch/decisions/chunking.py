@@ -34,10 +34,10 @@ class Chunk(NamedTuple):
 def split_text(text: str, *, max_tokens: int, overlap_tokens: int, count: Count) -> list[Chunk]:
     """The chunks of a text, in order. Every visible character is in at least one of them.
 
-    A text within the limit is one chunk, unchanged, and so is one of white space only. Otherwise each chunk is
-    within the limit by `count`, unless a single character is over it, and has at most 64 characters a
-    token. Chunks are filled up, but one ends early, if it is a third full, where a better border is. A sentence is
-    cut only if it is over the limit itself.
+    The limit of a chunk is `max_tokens` by `count`, and 64 characters a token. A text within it is one chunk,
+    unchanged, and so is one of white space only; else every chunk is within it, unless a single character is over it.
+    Chunks are filled up, but one ends early, if it is a third full, where a better border is. A sentence is cut only
+    if it is over the limit itself.
 
     Args:
         text: any string, of any length; the work grows with the length and no faster.
@@ -125,11 +125,18 @@ def _split_all(texts: Sequence[str], limits: Limits, count: Count) -> list[list[
     del cut
     while any(not span.known for group in spans for span in group):
         spans = _checked(texts, spans, limits, count)
-    return [
-        [Chunk(text[span.start : span.end], span.start, span.end) for span in group]
-        or [Chunk(text, 0, len(text))]
-        for text, group in zip(texts, spans, strict=True)
-    ]
+    return [_chunks(text, group) for text, group in zip(texts, spans, strict=True)]
+
+
+def _chunks(text: str, spans: Sequence[_Span]) -> list[Chunk]:
+    """The spans as chunks, without those that only repeat: the first half of one that was halved may."""
+    chunks = []
+    done = 0
+    for span in spans:
+        if text[done : span.end].strip():
+            chunks.append(Chunk(text[span.start : span.end], span.start, span.end))
+            done = span.end
+    return chunks or [Chunk(text, 0, len(text))]
 
 
 class _Span(NamedTuple):
