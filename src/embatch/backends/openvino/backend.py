@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import openvino
 
+from embatch._version import __version__
 from embatch.backends.layout import read_layout
 from embatch.backends.openvino import device
 from embatch.backends.openvino.batches import pad
@@ -71,7 +72,7 @@ class OpenVINOBackend:
         model, precision = self._model(core, files, layout, precision)
         self.spec = _spec(files, layout, precision)
         self.limits = _LIMITS
-        self.prompts: Mapping[str, str] = layout.prompts
+        self.prompts: Mapping[str, str] = {**(files.known.prompts if files.known else {}), **layout.prompts}
         with running("compiling the model"):
             options = device.compile_options(precision, streams=self.streams, threads=self._threads)
             self._compiled = core.compile_model(model, "CPU", options)
@@ -111,8 +112,7 @@ class OpenVINOBackend:
             raise BackendClosedError(f"The backend of {self.spec.model} is closed")
         try:
             with running(f"embedding {ids.shape[0]} texts of up to {ids.shape[1]} tokens"):
-                request.infer([ids, mask], share_inputs=True)
-                vectors = np.array(request.get_output_tensor(0).data)
+                vectors = _infer(request, ids, mask)
         finally:
             self._requests.put(request)
         if vectors.shape != (len(payloads), self.spec.dimensions) or vectors.dtype != np.float32:
@@ -153,10 +153,22 @@ class OpenVINOBackend:
         if precision != "auto":
             return model, precision
         native = device.native_precision(core)
-        subject = f"{files.name} {files.revision} {native} {self.device} openvino {openvino.__version__}"
         with running(f"comparing {native} with fp32"):
+            processor = device.processor_name(core)
+            versions = f"openvino {openvino.__version__}, embatch {__version__}"
+            subject = f"{files.name} {files.revision}, {native}, {processor}, {versions}"
             exact = native == "fp32" or is_exact_enough(core, model, self._tokenizer, native, subject=subject)
         return model, native if exact else "fp32"
+
+
+def _infer(request: Any, ids: IntArray, mask: IntArray) -> FloatArray:
+    """Run one request on memory that OpenVINO owns, and copy the answer out of it."""
+    for number, array in enumerate((ids, mask)):
+        tensor = request.get_input_tensor(number)
+        tensor.shape = array.shape
+        tensor.data[:] = array
+    request.infer()
+    return np.array(request.get_output_tensor(0).data)
 
 
 def _streams_and_threads(streams: int | None, threads: int | None) -> tuple[int, int]:

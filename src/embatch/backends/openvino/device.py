@@ -102,9 +102,13 @@ def compile_options(precision: Precision, *, streams: int, threads: int) -> dict
     }
 
 
+def processor_name(core: Any) -> str:
+    """What the processor calls itself."""
+    return str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+
 def describe(core: Any, *, streams: int, threads: int) -> str:
     """The device in words: `cpu AMD EPYC 9B45, 2 streams x 1 thread`."""
-    name = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
     each = max(1, threads // streams)
     plural = ("" if streams == 1 else "s", "" if each == 1 else "s")
-    return f"cpu {name}, {streams} stream{plural[0]} x {each} thread{plural[1]}"
+    return f"cpu {processor_name(core)}, {streams} stream{plural[0]} x {each} thread{plural[1]}"

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embatch.backends.cachedir import cache_folder
+from embatch.backends.cache import cache_folder
 from embatch.backends.openvino.batches import pad
 from embatch.backends.openvino.device import compile_options
+from embatch.backends.sample import sample_texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,20 +29,8 @@ if TYPE_CHECKING:
 MEAN_COSINE, LEAST_COSINE = 0.9999, 0.9995
 """What `precision="auto"` keeps to fp32: on average, and for every single text."""
 
-_SENTENCES = (
-    "What is the boundary layer?",
-    "retry failed requests with exponential backoff",
-    "The wing in a propeller slipstream was studied to determine the spanwise distribution of the lift increase.",
-    "def mean(values: list[float]) -> float:\n    return sum(values) / len(values) if values else 0.0",
-    "Der schnelle braune Fuchs springt über den faulen Hund.",
-    "Les résultats du troisième trimestre dépassent les prévisions de 12,5 %.",
-    "東京は日本の首都です。",
-    "SELECT name, COUNT(*) FROM orders WHERE total > 100 GROUP BY name ORDER BY 2 DESC;",
-    "ERROR 2024-03-01T12:00:07Z worker-3 connection reset by peer (errno 104), attempt 2 of 5",
-    "Add two cups of flour, a pinch of salt and the eggs; stir until the dough is smooth, then let it rest.",
-    "ok",
-    "https://example.org/a/b?c=1#d",
-)
+_SAMPLE = 24
+"""Texts of the shipped sample that are compared, besides one that fills the model's limit: half a second's work."""
 
 
 def is_exact_enough(
@@ -68,8 +57,8 @@ def is_exact_enough(
 
 def _cosines(core: Any, model: Any, tokenizer: TextTokenizer, precision: Precision) -> FloatArray:
     """Cosine of each sample text's vector in `precision` to that in fp32."""
-    # Each alone, all in one, and enough of them to fill the model's limit.
-    texts = [*_SENTENCES, " ".join(_SENTENCES), " ".join(_SENTENCES * 8)]
+    sample = sample_texts(_SAMPLE)
+    texts = [*sample, " ".join(sample)]
     ids, mask = pad(tokenizer.tokenize(texts).payloads, tokenizer.pad_id)
     vectors = []
     for kind in ("fp32", precision):

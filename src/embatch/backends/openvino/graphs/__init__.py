@@ -12,8 +12,9 @@ import numpy as np
 import openvino
 from openvino import opset15 as ops
 
-from embatch.backends.openvino.graphs import bert
+from embatch.backends.openvino.graphs import bert, modernbert
 from embatch.backends.openvino.graphs.blocks import Inputs, Node
+from embatch.backends.openvino.graphs.exports import exported_file, exported_model
 from embatch.backends.openvino.graphs.pooling import pool
 from embatch.backends.openvino.graphs.weights import Weights
 from embatch.errors import UnsupportedModelError
@@ -45,27 +46,39 @@ ARCHITECTURES: dict[str, Architecture] = {
     "camembert": Architecture(bert.roberta, _WORDS),
     "distilbert": Architecture(bert.distilbert, _WORDS),
     "mpnet": Architecture(bert.mpnet, _WORDS),
+    "modernbert": Architecture(modernbert.modernbert, "embeddings.tok_embeddings.weight"),
 }
 """By `model_type`."""
 
 
 def build_model(layout: Layout) -> openvino.Model:
-    """The float32 graph of the model in `layout`.
+    """The graph of the model in `layout`: built from safetensors where a builder knows how, else as exported.
 
     Inputs `input_ids` and `attention_mask`, both `(batch, tokens)` int32, padded on the right; output `(batch, dim)`
     float32, pooled and normalised as the folder says.
 
     Raises:
-        UnsupportedModelError: an architecture or option that no builder models.
-        CorruptModelError: tensors that are missing, broken, or of the wrong shape.
+        UnsupportedModelError: an architecture or option that no builder models, and no exported graph.
+        CorruptModelError: tensors or files that are missing, broken, or of the wrong shape.
     """
+    exported = exported_file(layout)
+    try:
+        return _built(layout)
+    except UnsupportedModelError:
+        if exported is None:
+            raise
+    return exported_model(exported, layout)
+
+
+def _built(layout: Layout) -> openvino.Model:
     architecture = ARCHITECTURES.get(layout.model_type)
-    if architecture is None or not layout.weights.safetensors:
-        known = ", ".join(sorted(ARCHITECTURES))
+    if architecture is None:
         raise UnsupportedModelError(
-            f"{layout.folder.name}: the openvino backend runs {known} from safetensors, and ONNX or OpenVINO files; "
-            f"this is {layout.model_type!r}"
+            f"{layout.folder}: the openvino backend has no graph for the architecture {layout.model_type!r}, only for "
+            f"{', '.join(ARCHITECTURES)}, and the folder has no unquantised ONNX or OpenVINO file"
         )
+    if not layout.weights.safetensors:
+        raise UnsupportedModelError(f"{layout.folder} has neither safetensors nor an unquantised export")
     ids = ops.parameter([-1, -1], np.int32, "input_ids")
     mask = ops.parameter([-1, -1], np.int32, "attention_mask")
     inputs = Inputs(ids, ops.convert(mask, "f32"))

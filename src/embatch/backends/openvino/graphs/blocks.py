@@ -51,8 +51,12 @@ class Norm(NamedTuple):
 
 
 def constant(array: npt.NDArray[Any]) -> Node:
-    """A constant of float32 or of an integer type, sharing the array's memory."""
-    return ops.constant(np.ascontiguousarray(array), shared_memory=True)
+    """A constant of float32 or of an integer type.
+
+    Copied (0.03 s for 90 MB), not shared: a shared array is freed by whichever thread of OpenVINO's drops the last
+    reference, and such a thread need not hold Python's lock.
+    """
+    return ops.constant(array)
 
 
 def integers(values: int | Sequence[int]) -> Node:
@@ -122,14 +126,30 @@ def merge_heads(x: Node, width: int) -> Node:
 
 
 def attention(query: Node, key: Node, value: Node, bias: Node) -> Node:
-    """Scaled dot-product attention over split heads; `bias` is added to the scores."""
-    return ops.scaled_dot_product_attention(query, key, value, bias)
+    """Dot-product attention over split heads, with queries already scaled; `bias` is added to the scores.
+
+    Spelled out, the plugin fuses it into a kernel that measured 3 % faster over a whole MiniLM than its own attention
+    operation (2 cores, AVX-512, bfloat16).
+    """
+    scores = ops.add(ops.matmul(query, key, transpose_a=False, transpose_b=True), bias)
+    return ops.matmul(ops.softmax(scores, -1), value, transpose_a=False, transpose_b=False)
+
+
+def scaled(layer: Linear, factor: float) -> Linear:
+    """A linear layer whose answer is `factor` times as large."""
+    bias = None if layer.bias is None else layer.bias * np.float32(factor)
+    return Linear(layer.weight * np.float32(factor), bias)
 
 
 def self_attention(x: Node, projections: tuple[Linear, Linear, Linear], bias: Node, *, heads: int) -> Node:
-    """Attention of `x` to itself by query, key and value projections, heads merged again."""
+    """Attention of `x` to itself by query, key and value projections, heads merged again.
+
+    The scale by the root of the head size goes into the query's weights, where it costs nothing.
+    """
     width = projections[0].weight.shape[0]
-    query, key, value = (split_heads(linear(x, layer), heads, width // heads) for layer in projections)
+    size = width // heads
+    layers = (scaled(projections[0], size**-0.5), *projections[1:])
+    query, key, value = (split_heads(linear(x, layer), heads, size) for layer in layers)
     return merge_heads(attention(query, key, value, bias), width)
 
 
