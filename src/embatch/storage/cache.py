@@ -92,7 +92,8 @@ _SIZE = """
 """
 _OLDEST = """
     SELECT min(id) FROM (
-        SELECT id, sum(length(vectors) + length(digests)) OVER (ORDER BY id) AS bytes FROM blocks)
+        -- a row of the index is about twice its digest
+        SELECT id, sum(length(vectors) + 3 * length(digests)) OVER (ORDER BY id) AS bytes FROM blocks)
     WHERE bytes >= ?
 """
 
@@ -143,11 +144,16 @@ class VectorCache:
         self._connection: sqlite3.Connection | None = connection or connect(
             path, migrations=MIGRATIONS, exclusive=exclusive
         )
-        with sqlite_errors(path):
-            with transaction(self._connection):
-                self._connection.execute(_ADD_FINGERPRINT, (fingerprint,))
-            self._fingerprint: int = self._connection.execute(_FIND_FINGERPRINT, (fingerprint,)).fetchone()[0]
-        self._index()
+        try:
+            with sqlite_errors(path):
+                with transaction(self._connection):
+                    self._connection.execute(_ADD_FINGERPRINT, (fingerprint,))
+                row = self._connection.execute(_FIND_FINGERPRINT, (fingerprint,)).fetchone()
+                self._fingerprint: int = row[0]
+                self._index()
+        except BaseException:
+            self.release()
+            raise
 
     def get(self, digests: Sequence[bytes]) -> dict[bytes, FloatArray]:
         """The stored vectors among those asked for, each `(dim,)` float32 and the caller's own.
@@ -206,7 +212,7 @@ class VectorCache:
             before = self.size()
             while (excess := self.size() - max_bytes) > 0 and self._drop_oldest(excess):
                 pass
-            self._open.execute("PRAGMA incremental_vacuum").fetchall()
+            self._open.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page of it
             self._open.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return before - self.size()
 

@@ -121,9 +121,11 @@ def _prepare(connection: sqlite3.Connection, *, exclusive: bool) -> None:
     """Settings of this connection, and of the file if it is new. Nothing is written to a file that has content."""
     if exclusive:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()
+    if not _pragma(connection, "page_count"):  # setting these writes
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        # So that pruning gives space back without room for a second copy.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     for setting in (
-        f"page_size = {PAGE_BYTES}",
-        "auto_vacuum = INCREMENTAL",  # so that pruning gives space back without room for a second copy
         "synchronous = NORMAL",  # a killed process loses nothing, a power cut the last transactions at most
         "foreign_keys = ON",
         "secure_delete = OFF",

@@ -120,7 +120,7 @@ def test_closing_twice_is_allowed(store: VectorStore) -> None:
 
 def test_an_empty_store_is_true(store: VectorStore) -> None:
     """`store or default` must not pass over a store because it is empty."""
-    assert bool(store)  # type: ignore[truthy-bool]  # that is what is asserted
+    assert bool(store)
 
 
 def test_vectors_outlive_the_store(reopen: Callable[[], VectorStore], texts: Texts) -> None:

@@ -38,7 +38,8 @@ def check_place(target: Path) -> None:
     if target.exists() and not target.is_file():
         raise OutputNotWritableError(f"cannot write {str(target)!r}: it is not an ordinary file")
     make_folder(target.parent, target)
-    if not os.access(target.parent, os.W_OK | os.X_OK):
+    effective = os.access in os.supports_effective_ids
+    if not os.access(target.parent, os.W_OK | os.X_OK, effective_ids=effective):
         raise OutputNotWritableError(
             f"cannot write {str(target)!r}: no permission to write in {str(target.parent)!r}"
         )
