@@ -9,6 +9,7 @@ from tests.doubles import FakeBackend, Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -25,3 +26,11 @@ def faulty_backend() -> Callable[..., FakeBackend]:
         return FakeBackend(faults=Faults(**faults))  # type: ignore[arg-type]  # Faults checks the names
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder that every engine runs, made without PyTorch; see `tests/tiny_bert.py`."""
+    from tests.tiny_bert import write_tiny_bert
+
+    return write_tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
