@@ -35,7 +35,7 @@ check: $(VENV)/.dev  ## lint, format and types
 	$(BIN)/mypy
 
 bench: $(VENV)/.test  ## interleaved benchmarks against peers; results in benchmarks/results
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks setup all tables
 
 format:  ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import click
 
-from benchmarks import environments, readme, results
+from benchmarks import environments, machine, readme, results
 from benchmarks.harness import Settings
 from benchmarks.suites import SUITES, suite
 
@@ -46,28 +47,38 @@ def main(names: tuple[str, ...], rounds: int | None, *, quick: bool, model_folde
         model = (model_folder or _model()).resolve()
         with tempfile.TemporaryDirectory(prefix="embatch-bench-") as work:
             settings = Settings(rounds=rounds, quick=quick, model=model, work=Path(work))
-            _carry_out(wanted, settings)
+            failed = _carry_out(wanted, settings)
+        if failed:
+            raise click.ClickException(f"these suites failed: {', '.join(failed)}")
     if "tables" in wanted:
         changed = readme.fill_documents()
         print(f"tables: {', '.join(changed) or 'nothing changed'}")
 
 
-def _carry_out(wanted: list[str], settings: Settings) -> None:
+def _carry_out(wanted: list[str], settings: Settings) -> list[str]:
+    """Set up and measure what is wanted; a suite that fails does not keep the others from running."""
+    failed = []
     if "setup" in wanted:
         for name, problem in environments.set_up(settings.model).items():
             print(f"  without {name}: {problem}")
     for name in wanted:
         if name in SUITES:
-            _measure(name, settings)
+            try:
+                _measure(name, settings)
+            except Exception:  # noqa: BLE001  # shown below, and in the exit code
+                traceback.print_exc()
+                failed.append(name)
+    return failed
 
 
 def _measure(name: str, settings: Settings) -> None:
     print(f"{name}: {SUITES[name]}", flush=True)
-    started = time.perf_counter()
+    started, commit = time.perf_counter(), machine.commit()  # the code that runs is that of the start
     one = suite(name)
     result = one.run(settings)
     if result is None:
         return
+    result = {"commit": commit, **result}
     path = results.save(result, results.folder_for(quick=settings.quick))
     for text in one.tables(result).values():
         print(f"\n{text}")

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "benchmarks" / "README.md")
-_MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n)(?P<now>.*?)(?P<end><!-- /table -->)", re.DOTALL)
 
 
 class UnknownTableError(Exception):
-    """A document asks for a table that no recorded result gives."""
+    """A document shows a table that no recorded result gives."""
 
 
 def all_tables(folder: Path = results.FOLDER) -> dict[str, str]:
@@ -37,17 +37,21 @@ def all_tables(folder: Path = results.FOLDER) -> dict[str, str]:
 def filled(text: str, tables: Mapping[str, str]) -> str:
     """The document with each marked table replaced; everything else is left as it is.
 
+    A place whose result is not recorded yet stays empty.
+
     Raises:
-        UnknownTableError: a marker names a table that is not there.
+        UnknownTableError: figures stand where no recorded result gives any.
     """
 
     def fill(match: re.Match[str]) -> str:
         name = match["name"]
+        if name not in tables and not match["now"].strip():
+            return match[0]
         if name not in tables:
             raise UnknownTableError(
                 f"no recorded result gives the table {name!r}; there are: {sorted(tables)}"
             )
-        return f"{match[1]}\n{tables[name]}\n\n{match[3]}"
+        return f"{match[1]}\n{tables[name]}\n\n{match['end']}"
 
     return _MARKED.sub(fill, text)
 

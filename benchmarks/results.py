@@ -21,10 +21,9 @@ def record(  # the parts of a result file, each by name
     versions: dict[str, Any] | None = None,
     problems: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A complete result, with commit, date and machine."""
+    """A result with its date and machine; the commit is added by whoever started the suite."""
     return {
         "suite": suite,
-        "commit": machine.commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine.describe(),
         "load_at_end": machine.load(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 REPOSITORY = Path(__file__).parent.parent
+_PATIENCE_S = 900  # a peer that hangs is ended, and reported
 
 
 class WorkerError(Exception):
@@ -52,12 +54,16 @@ class Worker:
             WorkerError: the worker answered with an error, or ended.
         """
         to, back = _pipe(self._process.stdin), _pipe(self._process.stdout)
+        watchdog = threading.Timer(_PATIENCE_S, self._process.kill)
+        watchdog.start()
         try:
             to.write(json.dumps({"do": do, **arguments}) + "\n")
             to.flush()
+            line = back.readline()
         except BrokenPipeError:
-            raise WorkerError(self._last_words()) from None
-        line = back.readline()
+            line = ""
+        finally:
+            watchdog.cancel()
         if not line:
             raise WorkerError(self._last_words())
         answer: dict[str, Any] = json.loads(line)

@@ -106,7 +106,11 @@ def summarise(
     seconds: dict[str, dict[str, list[float]]] = {}
     for one in passes:
         seconds.setdefault(one["set"], {}).setdefault(one["system"], []).append(one["seconds"])
-    precisions = {one["system"]: one["precision"] for one in passes if "precision" in one}
+    precisions = {
+        one["system"]: one["precision"]
+        for one in passes
+        if "precision" in one and one["system"] != HASHING.name  # it multiplies no matrices
+    }
     sets: dict[str, Any] = {}
     for name, tokens in lengths.items():
         times = _complete(seconds.get(name, {}))
@@ -130,12 +134,16 @@ def summarise(
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """`throughput`: rate by set and system; `one-by-one`; `ceiling`: shares."""
     sets: dict[str, dict[str, Any]] = result["summary"]["sets"]
-    systems = list(next(iter(sets.values())))
+    systems = [
+        name
+        for name in result["parameters"]["settings"]
+        if any(name in by_system for by_system in sets.values())
+    ]
     rows = [[system, *(_cell(by_system.get(system)) for by_system in sets.values())] for system in systems]
     cosines = [
         [system, f"{one['cosine_mean']:.5f}", f"{one['cosine_min']:.5f}"]
-        for system, one in sets["mixed"].items()
-        if "cosine_mean" in one
+        for system in systems
+        if "cosine_mean" in (one := sets["mixed"].get(system, {}))
     ]
     shares = [
         [

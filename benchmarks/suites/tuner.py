@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import machine, markdown, results
 from benchmarks.harness import Stage, make_sets, rotated
 from benchmarks.stats import Spread, ratios, significant, spread
-from benchmarks.suites.throughput import token_lengths
 from benchmarks.systems import HASHING, OWN, System
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ QUICK = {"short": 200, "mixed": 40}
 _COLD = 4  # the cold run has so many times the sweep's texts: a search needs batches to end
 _HOPELESS = 0.7  # of the best rate after the first round
 _FULL = 3  # a budget must leave each stream so many batches, or it measures idle streams
-_SCALE = {"openvino": 1.0, "torch": 0.5, "hashing": 4.0}
+_SCALE = {"openvino": 1.0, "torch": 0.5, "hashing": 8.0}
 """Texts of each backend against `SWEEP`: so that a pass takes seconds, neither more nor less."""
 
 
@@ -83,8 +82,8 @@ def _backend(
     for name, rows in make_sets({one: size * _COLD for one, size in sizes.items()}).items():
         stage.give("cold", rows)
         stage.give("sweep", rows[: sizes[name]])
-        lengths = token_lengths(settings.model, list(dict.fromkeys(rows[: sizes[name]])))
-        budgets = budgets_for(stage.ask(system, "tune"), sum(lengths))
+        limits = stage.ask(system, "tune")
+        budgets = budgets_for(limits, stage.embed(system, "sweep")["tokens"])
         mine = Sweep(stage, system, budgets)
         print(f"  {backend}, {name}, budgets {budgets}, load {machine.load()}", flush=True)
         for number in range(settings.rounds):
@@ -97,7 +96,7 @@ def _backend(
 def budgets_for(limits: Mapping[str, Any], tokens: int) -> list[int]:
     """The budgets that the tuner may choose, as far as the texts give every stream several batches.
 
-    >>> budgets_for({"budgets": [64, 32768], "first_budget": 1024, "streams": 2}, 12_000)
+    >>> budgets_for({"budgets": [64, 32768], "first_budget": 1024, "streams": 2}, 13_000)
     [64, 128, 256, 512, 1024, 2048]
     """
     low, high = limits["budgets"]
@@ -118,7 +117,6 @@ class Sweep:
         self._stage = stage
         self._system = system
         self._budgets = budgets
-        self._embed("warm", {}, "sweep")
 
     def play(self, number: int) -> None:
         """One round: a cold run, each budget that is still in the race, the fixed counts, and the best budget's run."""
@@ -144,15 +142,11 @@ class Sweep:
         ]
 
     def _record(self, number: int, way: str, how: dict[str, Any], name: str) -> dict[str, Any]:
-        answer = self._embed(way, how, name)
+        self._stage.ask(self._system, "tune", **how)
+        answer = self._stage.embed(self._system, name)
         facts = {"round": number, "way": way, "seconds": significant(answer["seconds"], 6)}
         self.passes.append({**facts, **{key: answer[key] for key in ("budget", "settled") if key in answer}})
         return self.passes[-1]
-
-    def _embed(self, way: str, how: dict[str, Any], name: str) -> dict[str, Any]:
-        del way
-        self._stage.ask(self._system, "tune", **how)
-        return self._stage.embed(self._system, name)
 
 
 def best_budget(passes: list[dict[str, Any]]) -> int:
