@@ -27,9 +27,10 @@ _CELLS = frozenset(("td", "th"))
 
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 _RUNS = re.compile(r" {2,}")
-_BORDERS = re.compile(r" *\n *")
-_GAPS = re.compile(r"\n{3,}")
-_KEPT = "\0"  # stands for a space that counts, as in code; the parser lets no NUL through
+
+# Stand for a new line, a new paragraph and a space that counts, until all are there: the parser gives no surrogates.
+_LINE, _PARAGRAPH, _KEPT = "\ud800", "\ud801", "\ud802"
+_BORDERS = re.compile(f"[ \n]?[{_LINE}{_PARAGRAPH}][ {_LINE}{_PARAGRAPH}]*+")
 
 
 def page_text(page: str) -> str:
@@ -73,12 +74,16 @@ def _text(node: LexborNode, *, keep: bool) -> str:
 
 def _border(tag: str) -> str:
     if tag in _PARAGRAPHS:
-        return "\n\n"
+        return _PARAGRAPH
     if tag in _LINES:
-        return "\n"
+        return _LINE
     return " " if tag in _CELLS else ""
 
 
 def _tidy(text: str) -> str:
-    text = _BORDERS.sub("\n", _RUNS.sub(" ", text))
-    return _GAPS.sub("\n\n", text).strip().replace(_KEPT, " ")
+    text = _BORDERS.sub(_newlines, _RUNS.sub(" ", text))
+    return text.strip().replace(_KEPT, " ")
+
+
+def _newlines(borders: re.Match[str]) -> str:
+    return "\n\n" if _PARAGRAPH in borders[0] else "\n"

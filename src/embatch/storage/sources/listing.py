@@ -55,7 +55,7 @@ def list_files(paths: Sequence[str], skips: SkipLog) -> list[SourceFile]:
         SourceNotFoundError: a path does not exist, or a pattern matches nothing.
         SourceUnreadableError: a path that was typed is neither a file nor a folder, or cannot be looked at.
     """
-    seen: dict[tuple[int, int], str] = {}  # (device, inode) -> path
+    seen: dict[tuple[int, int], list[str]] = {}  # (device, inode) -> paths
     return [file for typed in paths for file in _behind(typed, skips) if _first_time(file, seen, skips)]
 
 
@@ -178,15 +178,16 @@ def _entry(path: str, shown: str, entry: os.DirEntry[str], skips: SkipLog) -> It
         skips.add(key, "not a regular file")
 
 
-def _first_time(file: SourceFile, seen: dict[tuple[int, int], str], skips: SkipLog) -> bool:
+def _first_time(file: SourceFile, seen: dict[tuple[int, int], list[str]], skips: SkipLog) -> bool:
     """False for a file that was listed before under another argument or through a link."""
     if file.inode == (0, 0):  # standard input, or a file that could not be looked at
         return True
-    other = seen.setdefault(file.inode, file.path)
+    others = seen.setdefault(file.inode, [])
     # Hard links share an inode too, but each is a file of its own to the user.
-    if other is not file.path and os.path.realpath(other) == os.path.realpath(file.path):
+    if others and os.path.realpath(file.path) in map(os.path.realpath, others):
         skips.add(file.key, "listed twice")
         return False
+    others.append(file.path)
     return True
 
 

@@ -107,8 +107,6 @@ def _values(column: Any) -> list[object]:
     try:
         values: list[object] = column.to_pylist()
     except UnicodeDecodeError:
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
         return [_decoded(raw) for raw in column.cast(pa.large_binary()).to_pylist()]
     return values
 

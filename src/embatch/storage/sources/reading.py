@@ -27,6 +27,10 @@ StdinFormat = Literal["auto", "jsonl", "text"]
 """What standard input holds: JSON records a line, one text a line, or whatever its first line looks like."""
 
 
+TABLE_NUL_SHARE = 0.01
+"""A table may have a NUL in some row, which then says so itself; binary data has more."""
+
+
 class Passed(Exception):  # noqa: N818  # not an error: it says that there is nothing to read here
     """The file is passed over; the argument is the reason."""
 
@@ -65,9 +69,9 @@ class FileReader:
     def _stream(self, opened: Input, file: SourceFile, kind: Kind) -> Generator[Item | BadItem]:
         if not opened.head:
             raise Passed("empty")
-        if opened.binary:
-            raise Passed("binary")
         kind = settled(kind, opened.head_text)
+        if opened.nul_share > (TABLE_NUL_SHARE if kind in TABLES else 0.0):
+            raise Passed("binary")
         if kind is Kind.JSON:
             rows = read_json_array(opened.text(file.key), file, self._columns)
             if rows is not None:
@@ -108,7 +112,7 @@ class FileReader:
         """
         with mapped_errors(file.key):
             opened = Input(stream, by_line=True)
-            if opened.binary:
+            if opened.nul_share > TABLE_NUL_SHARE:
                 raise SourceFormatError("Standard input holds binary data, neither text nor JSON lines.")
             if stdin_format == "jsonl" or (stdin_format == "auto" and _begins_with_record(opened.head_text)):
                 yield from read_json_lines(opened.blocks(), file, self._columns)

@@ -144,6 +144,9 @@ class Sources:
             if sole and not began:
                 raise
             yield BadItem(file.key, error, file.key)
+            began = True
+        if not began:
+            raise Passed("no rows")
 
     def _stdin_rows(self, file: SourceFile) -> Iterator[Item | BadItem]:
         if self._stdin_used:

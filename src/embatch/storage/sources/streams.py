@@ -69,9 +69,11 @@ class Input:
         return next((name for mark, name in _MARKS if self.head.startswith(mark)), None)
 
     @property
-    def binary(self) -> bool:
-        """Whether this is no text: it has NUL bytes early on and no mark that explains them."""
-        return self.encoding in {None, "utf-8"} and b"\0" in self.head
+    def nul_share(self) -> float:
+        """Share of NUL bytes among the first bytes, 0 to 1, unless a mark explains them. Text has none."""
+        if self.encoding not in {None, "utf-8"} or not self.head:
+            return 0.0
+        return self.head.count(b"\0") / len(self.head)
 
     @property
     def head_text(self) -> str:
