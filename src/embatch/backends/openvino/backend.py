@@ -1,15 +1,11 @@
 """The default backend: encoders as OpenVINO graphs on the processor, one stream to a core.
 
-It turns batches of token ids into vectors: *plan → batches → backend → sink*. Tokenising, the graph and the choice
-of precision live beside it; here are the compiled model, its requests, and the life from start to close. It forms
-no batches and retries nothing.
+It turns batches of token ids into vectors: *plan → batches → backend → sink*. Tokenising, the graph, the requests and
+the measuring of precision live beside it; here they become one `Backend`. It forms no batches and retries nothing.
 """
 
 from __future__ import annotations
 
-import gc
-import threading
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,8 +15,9 @@ from embatch._version import __version__
 from embatch.backends.layout import read_layout
 from embatch.backends.openvino import device
 from embatch.backends.openvino.batches import pad
-from embatch.backends.openvino.failures import running
+from embatch.backends.openvino.failures import reading, running
 from embatch.backends.openvino.graphs import build_model
+from embatch.backends.openvino.requests import RequestPool, SingleTextPool
 from embatch.backends.openvino.selfcheck import is_exact_enough
 from embatch.backends.tokenizing import TextTokenizer
 from embatch.errors import BackendClosedError, BackendError, UsageError
@@ -34,6 +31,8 @@ if TYPE_CHECKING:
     from embatch.types import FloatArray, IntArray, Precision, Tokenized
 
 _LIMITS = Limits(cost=CostRule.PADDED, budgets=(64, 32_768), first_budget=1024)
+_SHORT = 64  # tokens up to which one text alone is spread over several threads
+_MOST_THREADS_FOR_ONE = 4  # a short text is too little work for more
 
 
 class OpenVINOBackend:
@@ -63,24 +62,20 @@ class OpenVINOBackend:
             UnsupportedModelError: a model that OpenVINO cannot be made to run from these files.
             UsageError: a precision that this processor lacks, or streams and threads that make no sense.
         """
-        self.streams, self._threads = _streams_and_threads(streams, threads)
-        layout = read_layout(files.path)
-        self._tokenizer = TextTokenizer(layout)
+        self.streams, threads = _streams_and_threads(streams, threads)
+        self._files, self._layout = files, read_layout(files.path)
+        self._tokenizer = TextTokenizer(self._layout)
         with running("starting"):
-            core = openvino.Core()
-            self.device = device.describe(core, streams=self.streams, threads=self._threads)
-        model, precision = self._model(core, files, layout, precision)
-        self.spec = _spec(files, layout, precision)
+            self._core = openvino.Core()
+            self.device = device.describe(self._core, streams=self.streams, threads=threads)
+        model = self._model(precision)
+        self._precision = self._chosen(precision, model)
+        self.spec = _spec(files, self._layout, self._precision)
         self.limits = _LIMITS
-        self.prompts: Mapping[str, str] = {**(files.known.prompts if files.known else {}), **layout.prompts}
-        with running("compiling the model"):
-            options = device.compile_options(precision, streams=self.streams, threads=self._threads)
-            self._compiled = core.compile_model(model, "CPU", options)
-            # None among the requests says that the backend is closed.
-            self._requests: SimpleQueue[Any] = SimpleQueue()
-            for _ in range(self.streams):
-                self._requests.put(self._compiled.create_infer_request())
-        self._closing = threading.Lock()
+        known = files.known.prompts if files.known else {}
+        self.prompts: Mapping[str, str] = {**known, **self._layout.prompts}
+        self._pool = self._compiled(model, streams=self.streams, threads=threads)
+        self._single = SingleTextPool(self._compiled_for_one) if self.streams > 1 else None
         self._closed = False
 
     def tokenize(self, texts: Sequence[str], *, prompt: str = "") -> Tokenized:
@@ -103,18 +98,12 @@ class OpenVINOBackend:
             OutOfMemoryError: the batch does not fit; a smaller one may.
             BackendError: OpenVINO failed, or answered in another shape than asked for.
         """
+        if self._closed:
+            raise BackendClosedError(f"The backend of {self.spec.model} is closed")
         if not payloads:
             return np.empty((0, self.spec.dimensions), dtype=np.float32)
         ids, mask = pad(cast("Sequence[Any]", payloads), self._tokenizer.pad_id)
-        request = self._requests.get()
-        if request is None:
-            self._requests.put(None)
-            raise BackendClosedError(f"The backend of {self.spec.model} is closed")
-        try:
-            with running(f"embedding {ids.shape[0]} texts of up to {ids.shape[1]} tokens"):
-                vectors = _infer(request, ids, mask)
-        finally:
-            self._requests.put(request)
+        vectors = self._pool_for(ids).run(ids, mask)
         if vectors.shape != (len(payloads), self.spec.dimensions) or vectors.dtype != np.float32:
             raise BackendError(
                 f"{self.spec.model} answered {vectors.dtype} {vectors.shape}, "
@@ -128,47 +117,54 @@ class OpenVINOBackend:
 
     def close(self) -> None:
         """Wait for calls under way, then give back the model's memory. Closing twice is allowed."""
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-            for _ in range(self.streams):
-                self._requests.get()
-            self._requests.put(None)
-            self._compiled = None
-            gc.collect(0)
+        self._closed = True
+        if self._single is not None:
+            self._single.close()
+        self._pool.close()
 
-    def _model(
-        self, core: Any, files: ModelFiles, layout: Layout, precision: Precision
-    ) -> tuple[Any, Precision]:
-        """The graph to compile, and the precision to compile it in."""
-        if precision == "int8":
-            from embatch.backends.openvino.quantize import quantized_model
+    def _pool_for(self, ids: IntArray) -> RequestPool:
+        """Where a batch runs: one short text alone over several threads, all else one thread to a batch."""
+        texts, tokens = ids.shape
+        if self._single is not None and texts == 1 and tokens <= _SHORT and self._pool.idle:
+            return self._single.get() or self._pool
+        return self._pool
 
-            path = quantized_model(files, layout, self._tokenizer)
-            with running(f"reading {path}"):
-                return core.read_model(path), precision
-        device.check_precision(core, precision)
-        model = build_model(layout)
+    def _model(self, precision: Precision) -> Any:
+        """The graph to compile."""
+        if precision != "int8":
+            return build_model(self._layout)
+        from embatch.backends.openvino.quantize import quantized_model
+
+        path = quantized_model(self._files, self._layout, self._tokenizer)
+        with reading(path):
+            return self._core.read_model(path)
+
+    def _chosen(self, precision: Precision, model: Any) -> Precision:
+        """The precision asked for, or the fastest that is exact enough.
+
+        Raises:
+            UsageError: a precision that this processor would only emulate.
+        """
         if precision != "auto":
-            return model, precision
-        native = device.native_precision(core)
+            device.check_precision(self._core, precision)
+            return precision
+        native = device.native_precision(self._core)
+        processor = device.processor_name(self._core)
+        versions = f"openvino {openvino.__version__}, embatch {__version__}"
+        subject = f"{self._files.name} {self._files.revision}, {native}, {processor}, {versions}"
         with running(f"comparing {native} with fp32"):
-            processor = device.processor_name(core)
-            versions = f"openvino {openvino.__version__}, embatch {__version__}"
-            subject = f"{files.name} {files.revision}, {native}, {processor}, {versions}"
-            exact = native == "fp32" or is_exact_enough(core, model, self._tokenizer, native, subject=subject)
-        return model, native if exact else "fp32"
+            exact = is_exact_enough(self._core, model, self._tokenizer, native, subject=subject)
+        return native if exact else "fp32"
 
+    def _compiled(self, model: Any, *, streams: int, threads: int) -> RequestPool:
+        with running("compiling the model"):
+            options = device.compile_options(self._precision, streams=streams, threads=threads)
+            return RequestPool(self._core.compile_model(model, "CPU", options), streams)
 
-def _infer(request: Any, ids: IntArray, mask: IntArray) -> FloatArray:
-    """Run one request on memory that OpenVINO owns, and copy the answer out of it."""
-    for number, array in enumerate((ids, mask)):
-        tensor = request.get_input_tensor(number)
-        tensor.shape = array.shape
-        tensor.data[:] = array
-    request.infer()
-    return np.array(request.get_output_tensor(0).data)
+    def _compiled_for_one(self) -> RequestPool:
+        """The same model once more, for one text at a time. The graph is made anew: keeping it would cost more."""
+        threads = min(self.streams, _MOST_THREADS_FOR_ONE)
+        return self._compiled(self._model(self._precision), streams=1, threads=threads)
 
 
 def _streams_and_threads(streams: int | None, threads: int | None) -> tuple[int, int]:
