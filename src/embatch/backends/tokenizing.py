@@ -225,8 +225,8 @@ def _cuts(encoding: Encoding, text: str, room: int) -> list[int]:
 def _word_start(encoding: Encoding, text: str, token: int, least: int) -> int:
     """The last token up to `token` and above `least` that begins after white space; `token` if none does."""
     for candidate in range(token, least, -1):
-        start = _start(encoding, candidate)
-        if start and (text[start].isspace() or text[start - 1].isspace()):
+        start = _start(encoding, candidate)  # of a token of blanks it may be the text's end
+        if start and (text[start : start + 1].isspace() or text[start - 1].isspace()):
             return candidate
     return token
 
