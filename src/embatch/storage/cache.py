@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from embatch.types import FloatArray
 
 DIGEST_BYTES = 16
-_BLOCK_BYTES = 256 << 10  # what one scattered read costs; a larger `put` becomes several blocks
+_BLOCK_BYTES = 128 << 10  # what one scattered read costs; a larger `put` becomes several blocks
 _RECENT_BYTES = 16 << 20  # blocks kept after reading: a resumed run asks in the order in which it wrote
 _INDEX_ROWS = 16_384  # rows that wait for the index: 2 MB, 50 ms
 _GET_ROWS = 4096  # digests looked up by one statement

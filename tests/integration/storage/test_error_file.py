@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,6 +52,15 @@ def test_no_failures_no_file(tmp_path: Path) -> None:
     assert names(tmp_path) == []
     write_errors(tmp_path / "x.parquet", FAILURES)
     assert write_errors(tmp_path / "x.parquet", []) is None
+    assert names(tmp_path) == []
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
+    """A temporary file of a dead process goes even if the repeated run has no failures."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    (tmp_path / f".x.parquet.errors.jsonl.{process.pid}.tmp").write_text("left over")
+    write_errors(tmp_path / "x.parquet", [])
     assert names(tmp_path) == []
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from embatch.storage.files import os_errors
-from embatch.storage.sinks.files import AtomicFile
+from embatch.storage.sinks.files import AtomicFile, clear_leftovers
 from embatch.storage.sinks.text import json_bytes
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class ErrorFile:
         if self._file is None:
             with os_errors(self.path):
                 self.path.unlink(missing_ok=True)
+                clear_leftovers(self.path)
             return None
         file, self._file = self._file, None
         try:

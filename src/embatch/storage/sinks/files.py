@@ -60,7 +60,7 @@ class AtomicFile:
         if self._path in _claimed:
             raise OutputBusyError(f"this process is writing {str(target)!r} already")
         with os_errors(target):
-            _clear_leftovers(self.target)
+            clear_leftovers(self.target)
             self.file: BinaryIO = self._path.open("w+b", buffering=_BUFFER_BYTES)
         _claimed.add(self._path)
 
@@ -89,7 +89,7 @@ class AtomicFile:
         _claimed.discard(self._path)
 
 
-def _clear_leftovers(target: Path) -> None:
+def clear_leftovers(target: Path) -> None:
     """Delete temporary files for this target whose process is dead."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.(\d+)\.tmp")
     for path in target.parent.iterdir():
