@@ -12,6 +12,7 @@ import click
 from benchmarks import environments, machine, readme, results
 from benchmarks.harness import Settings
 from benchmarks.suites import SUITES, suite
+from benchmarks.worker import REPOSITORY
 
 ROUNDS = 5
 QUICK_ROUNDS = 2
@@ -36,17 +37,33 @@ _OTHERS = {
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Files of the default model.  [default: fetched, as embatch does]",
 )
-def main(names: tuple[str, ...], rounds: int | None, *, quick: bool, model_folder: Path | None) -> None:
+@click.option(
+    "--results",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to record.  [default: benchmarks/results; out/benchmarks with --quick]",
+)
+def main(
+    names: tuple[str, ...],
+    rounds: int | None,
+    *,
+    quick: bool,
+    model_folder: Path | None,
+    folder: Path | None,
+) -> None:
     """Measure one or more suites; `all` is every suite."""
     known = {**SUITES, **_OTHERS, "all": ""}
     if unknown := [name for name in names if name not in known]:
         raise click.UsageError(f"no such suite: {', '.join(unknown)}; there are {', '.join(known)}")
     wanted = [name for name in known if name in names or (name in SUITES and "all" in names)]
     rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
+    to = (folder or (results.SMOKE if quick else results.FOLDER)).resolve()
     if set(wanted) != {"tables"}:
         model = (model_folder or _model()).resolve()
-        with tempfile.TemporaryDirectory(prefix="embatch-bench-") as work:
-            settings = Settings(rounds=rounds, quick=quick, model=model, work=Path(work))
+        scratch = REPOSITORY / "out"  # on the same disk, not in memory as a machine's /tmp may be
+        scratch.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=scratch) as work:
+            settings = Settings(rounds=rounds, quick=quick, model=model, work=Path(work), results=to)
             failed = _carry_out(wanted, settings)
         if failed:
             raise click.ClickException(f"these suites failed: {', '.join(failed)}")
@@ -79,7 +96,7 @@ def _measure(name: str, settings: Settings) -> None:
     if result is None:
         return
     result = {"commit": commit, **result}
-    path = results.save(result, results.folder_for(quick=settings.quick))
+    path = results.save(result, settings.results)
     for text in one.tables(result).values():
         print(f"\n{text}")
     print(f"\n{name}: {time.perf_counter() - started:.0f} s, recorded in {_shown(path)}\n", flush=True)

@@ -36,6 +36,8 @@ class Settings:
     """Folder of the default model's files."""
     work: Path
     """Scratch folder of this run."""
+    results: Path
+    """Folder that results are recorded in."""
 
     def scaled(self, count: int, quick: int) -> int:
         """How many texts or repetitions to use."""

@@ -10,6 +10,8 @@ from typing import Any
 from benchmarks import machine
 
 FOLDER = Path(__file__).parent / "results"
+SMOKE = FOLDER.parent.parent / "out" / "benchmarks"
+"""Where a smoke run's results go: its figures mean nothing and stay out of the recorded ones."""
 
 
 def record(  # the parts of a result file, each by name
@@ -52,8 +54,3 @@ def read(suite: str, folder: Path = FOLDER) -> dict[str, Any] | None:
         return None
     result: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return result
-
-
-def folder_for(*, quick: bool) -> Path:
-    """Where results go: a smoke run's figures mean nothing and stay out of the recorded ones."""
-    return FOLDER.parent.parent / "out" / "benchmarks" if quick else FOLDER

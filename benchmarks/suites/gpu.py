@@ -50,7 +50,7 @@ def find_card() -> str | None:
 
 
 def systems(model: Path) -> list[System]:
-    """Both systems in half precision, and the yardstick's own fp32 for the cosines."""
+    """Both systems, in the same half precision on the same card."""
     half = System(
         name=YARDSTICK,
         environment=OWN,

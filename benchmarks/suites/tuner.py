@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RUN_TEXTS = 10_000
 COUNT = 32
+ROUNDS = 3  # at most: a round here is as long as two of the throughput suite
 SWEEP = {"short": 1000, "mixed": 240, "long": 80, "repeats": 320}
 QUICK = {"short": 200, "mixed": 40}
 _COLD = 4  # the cold run has so many times the sweep's texts: a search needs batches to end
@@ -47,7 +48,12 @@ def run(settings: Settings) -> dict[str, Any]:
             versions[backend] = stage.versions.get(system.name, {})
     return results.record(
         "tuner",
-        parameters={"rounds": settings.rounds, "sweep_texts": SWEEP, "scale": _SCALE, "cold_texts": _COLD},
+        parameters={
+            "rounds": min(settings.rounds, ROUNDS),
+            "sweep_texts": SWEEP,
+            "scale": _SCALE,
+            "cold_texts": _COLD,
+        },
         rounds=rounds,
         summary=summary,
         versions=versions,
@@ -86,7 +92,7 @@ def _backend(
         budgets = budgets_for(limits, stage.embed(system, "sweep")["tokens"])
         mine = Sweep(stage, system, budgets)
         print(f"  {backend}, {name}, budgets {budgets}, load {machine.load()}", flush=True)
-        for number in range(settings.rounds):
+        for number in range(min(settings.rounds, ROUNDS)):
             mine.play(number)
         rounds.append({"backend": backend, "set": name, "texts": sizes[name], "passes": mine.passes})
         found[name] = summarise(mine.passes, cold_texts=len(rows))
