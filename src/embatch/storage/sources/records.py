@@ -95,11 +95,14 @@ def _line_rows(
         place = f"{key}:{number}"
         try:
             record, end = _parse(line)  # type: ignore[arg-type]  # bytes raise TypeError, and are not usual
-            if end == len(line):
+            if end == len(line) or line[end:].isspace():
                 text = record[text_field]
                 name = place if id_field is None else record[id_field]
-                if type(text) is str and type(name) is str and (name is place or (name and name.isascii())):
+                if type(text) is str and (name is place or (type(name) is str and name and name.isascii())):
                     yield Item(name, text, place)
+                    continue
+                if type(text) is str and type(name) is int:
+                    yield Item(str(name), text, place)
                     continue
         except (ValueError, TypeError, KeyError, RecursionError):
             pass  # whatever it is, the long way finds out

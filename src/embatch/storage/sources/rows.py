@@ -19,6 +19,8 @@ def to_row(place: str, text: object, name: object) -> Item | BadItem:
         text: what stands in the text column.
         name: what stands in the id column; `None` without one.
     """
+    if type(text) is str and type(name) is str and name.isascii():  # nearly all rows
+        return Item(name or place, text, place)
     key = to_name(name)
     if key is None:
         kind = type(name).__name__

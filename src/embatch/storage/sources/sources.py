@@ -129,6 +129,7 @@ class Sources:
                         raise SourceFormatError(
                             f"{file.key!r} is binary: there is no text in it that embatch can read."
                         ) from None
+        self._reader = FileReader(self._columns)  # as if nothing had been read
 
     def _rows(self, file: SourceFile, *, sole: bool) -> Iterator[Item | BadItem]:
         """A file's rows; what ends them early becomes a bad item, unless there was nothing else to read."""
