@@ -101,7 +101,9 @@ class TorchBackend:
         self._model = _load(files.path, self._device, dtype)
         self._texts: Texts | None = self._tokenizer(layout)
         self._normalized = type(self._model[-1]).__name__ == "Normalize"
-        self.prompts: Mapping[str, str] = {name: text for name, text in self._model.prompts.items() if text}
+        own = {name: text for name, text in self._model.prompts.items() if text}
+        known = files.known.prompts if files.known else {}
+        self.prompts: Mapping[str, str] = {**known, **own}
         chosen = self._fastest() if exact else self._compute_in(precision)
         self.spec = ModelSpec(
             model=files.name,
