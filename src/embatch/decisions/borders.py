@@ -33,9 +33,8 @@ _CLOSING = r"\"'”’»)\]}*_」』）"
 # One character class comes first, so that the search runs at memory speed, and whatever it hits is consumed whole, so
 # that a text of nothing but dots takes linear time too.
 _CANDIDATE = re.compile(rf"[{_LATIN}{_WIDE}\n](?:(?<=\n)|[{_LATIN}{_WIDE}]*+[{_CLOSING}]{{0,4}}+)\s*+")
-_MARKED_HEADING = re.compile(
-    r"#{1,6}[ \t]+\S"
-)  # Markdown; the same characters begin comments in code, which is well
+# Markdown's; the same characters begin comments in code, and to cut before one of these is as well.
+_MARKED_HEADING = re.compile(r"#{1,6}[ \t]+\S")
 _UNDERLINED_HEADING = re.compile(r"[^\n]{1,200}\n([=\-~^\"'`:*+#.])\1{2,}[ \t]*(?:\n|\Z)")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # J. Smith, e.g., U.S., z.B.
 

@@ -156,9 +156,25 @@ def test_a_dangling_link_is_reported_and_the_others_go_on(write: Write, folder: 
     (folder / "d/gone.md").symlink_to("nowhere")
     bad = errors("d")
     assert set(bad) == {"d/gone.md"}
-    assert bad["d/gone.md"][0] == "SourceUnreadableError"
+    assert bad["d/gone.md"][0] == errors("d/*")["d/gone.md"][0] == "SourceUnreadableError"
     with pytest.raises(SourceUnreadableError, match=r"gone\.md"):
         open_sources(["d/gone.md"])
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(write: Write, folder: Path, errors: Errors) -> None:
+    """A folder whose path is longer than the system takes is a bad item, and the others go on."""
+    write("d/a.md")
+    place = os.open(folder / "d", os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("x" * 250, dir_fd=place)  # only this call takes a place to start from
+        inner = os.open("x" * 250, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(place)
+    ((key, (name, message)),) = errors("d").items()
+    assert key.startswith("d/xxx")
+    assert name == "SourceUnreadableError"
+    assert "Cannot list the folder" in message
 
 
 def test_what_is_no_file_is_skipped_in_a_folder_and_refused_by_name(write: Write, folder: Path) -> None:

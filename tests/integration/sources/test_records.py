@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from embatch.errors import MissingColumnError, SourceFormatError, UsageError
-from embatch.storage.sources import open_sources
+from embatch.storage.sources import open_sources, streams
 from embatch.types import BadItem, Item
 
 if TYPE_CHECKING:
@@ -104,6 +104,16 @@ def test_lines_longer_than_a_block_are_read(write: Write, items: Items) -> None:
     texts = ["x" * 3_000_000, "ü" * 1_100_000, "short"]
     write("a.jsonl", "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts))
     assert list(items("a.jsonl").values()) == texts
+
+
+def test_a_line_beyond_measure_ends_its_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of hundreds of megabytes is no row; it must not fill the memory."""
+    monkeypatch.setattr(streams, "MAX_LINE_BYTES", 2 << 20)
+    write("a.jsonl", '{"text": "a"}\n' * 200 + "x" * (5 << 20))
+    rows = list(open_sources(["a.jsonl"]))
+    assert len(rows) == 201
+    assert isinstance(rows[-1], BadItem)
+    assert str(rows[-1].error) == "'a.jsonl' has a line of more than 2 MB."
 
 
 def test_truncated_compression_keeps_the_rows_before_it(write: Write) -> None:

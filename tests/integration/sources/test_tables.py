@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embatch.errors import MissingColumnError, SourceFormatError
+from embatch.errors import MissingColumnError, SourceFormatError, SourceUnreadableError
 from embatch.storage.sources import TEXT_COLUMNS, open_sources
-from embatch.types import Item
+from embatch.types import BadItem, Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +81,16 @@ def test_broken_rows_are_named_and_the_others_go_on(write: Write, items: Items, 
     assert [row.key for row in rows] == ["1", "d/a.csv:3", "d/a.csv:4", "4", "5"]
 
 
+def test_a_stray_carriage_return_costs_its_row(write: Write, errors: Errors) -> None:
+    """Outside of quotes it is no part of a cell; a header with one is none."""
+    write("a.csv", "id,text\n1,a\rb\n2,c\n")
+    assert {key: name for key, (name, _) in errors("a.csv").items()} == {"a.csv:2": "RowError"}
+    assert [row.key for row in open_sources(["a.csv"])] == ["a.csv:2", "2"]
+    write("mac.csv", "id,text\r1,one\r2,two\r")
+    with pytest.raises(SourceFormatError, match="header"):
+        open_sources(["mac.csv"])
+
+
 def test_empty_cells_are_passed_on(write: Write, items: Items) -> None:
     """That a text is empty is for the engine to say, in one way for all sources."""
     write("a.csv", "id,text\n1,\n2,  \n")
@@ -91,10 +101,11 @@ def test_a_table_without_rows_is_skipped(write: Write, items: Items) -> None:
     """A header alone is no text."""
     write("d/a.csv", "id,text\n")
     save("d/a.parquet", {"text": pa.array([], pa.string())})
+    pq.ParquetWriter("d/b.parquet", pa.schema([("text", pa.string())])).close()
     assert items("d") == {}
     sources = open_sources(["d"])
     list(sources)
-    assert sources.skipped_counts == {"no rows": 2}
+    assert sources.skipped_counts == {"no rows": 3}
 
 
 @pytest.mark.parametrize("column", TEXT_COLUMNS)
@@ -205,6 +216,25 @@ def test_a_broken_parquet_file_is_named(write: Write, folder: Path, errors: Erro
     assert {name for name, _ in errors("d").values()} == {"SourceFormatError"}
     with pytest.raises(SourceFormatError, match="not a sound Parquet file"):
         open_sources(["d/a.parquet"])
+
+
+def test_a_parquet_file_that_vanishes_is_reported(write: Write, folder: Path) -> None:
+    """As any other file that does."""
+    save("a.parquet", {"text": ["x"]})
+    write("b.md")
+    sources = open_sources(["a.parquet", "b.md"])
+    (folder / "a.parquet").unlink()
+    row, _ = sources
+    assert isinstance(row, BadItem)
+    assert isinstance(row.error, SourceUnreadableError)
+
+
+def test_a_compressed_parquet_file_is_not_read(write: Write) -> None:
+    """Parquet is compressed within and cannot be read as a stream."""
+    write("d/a.parquet.gz", "x")
+    sources = open_sources(["d"])
+    assert list(sources) == []
+    assert sources.skipped_counts == {"binary": 1}
 
 
 def test_long_texts_come_in_small_batches(folder: Path, items: Items) -> None:

@@ -100,10 +100,13 @@ def test_nothing_is_lost_and_nothing_is_too_long(count: Count, text: str, limits
     lengths=st.lists(st.integers(min_value=1, max_value=18), min_size=1, max_size=40),
     paragraphs=st.sets(st.integers(min_value=0, max_value=39)),
     overlap=st.integers(min_value=0, max_value=10),
+    space=st.sampled_from([" ", "\n"]),
 )
-def test_a_sentence_that_fits_is_never_cut(lengths: list[int], paragraphs: set[int], overlap: int) -> None:
-    """Every sentence within the limit is whole in some chunk, and what is repeated is whole sentences within bounds."""
-    sentences = [" ".join([f"S{n}", *["and"] * (size - 1)]) + "." for n, size in enumerate(lengths)]
+def test_a_sentence_that_fits_is_never_cut(
+    lengths: list[int], paragraphs: set[int], overlap: int, space: str
+) -> None:
+    """Every sentence within the limit, wrapped or not, is whole in some chunk; what is repeated is whole sentences."""
+    sentences = [space.join([f"S{n}", *["and"] * (size - 1)]) + "." for n, size in enumerate(lengths)]
     text = "".join(s + ("\n\n" if n in paragraphs else " ") for n, s in enumerate(sentences))
     chunks = split_text(text, max_tokens=20, overlap_tokens=overlap, count=words)
     for sentence in sentences:

@@ -13,24 +13,25 @@ from typing import TYPE_CHECKING
 from embatch.errors import RowError, SourceFormatError
 from embatch.storage.sources.columns import Columns, choose_columns
 from embatch.storage.sources.rows import broken_text, to_row
-from embatch.storage.sources.streams import MAX_LINE_BYTES, lines
+from embatch.storage.sources.streams import MAX_LINE_BYTES
 from embatch.types import BadItem, Item
 
 if TYPE_CHECKING:
     import _csv
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from embatch.storage.sources.listing import SourceFile
+    from embatch.storage.sources.streams import Input
 
 
 def read_delimited(
-    blocks: Iterable[bytes], file: SourceFile, asked: Columns, *, delimiter: str
+    opened: Input, file: SourceFile, asked: Columns, *, delimiter: str
 ) -> Iterator[Item | BadItem]:
     """An item for each row below the header; `file:line` is where a row begins.
 
     Args:
-        blocks: UTF-8.
-        file: whose table it is.
+        opened: the table.
+        file: what it is called.
         asked: the columns that the user named.
         delimiter: `,` also finds `;`, which spreadsheets write where the comma is the decimal sign.
 
@@ -40,7 +41,7 @@ def read_delimited(
     """
     # The limit is the process's, not the reader's; it guards against an unclosed quote that swallows the file.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-    text = _text_lines(blocks)
+    text = _text_lines(opened)
     first = next(text, "")
     if delimiter == "," and "," not in first and ";" in first:
         delimiter = ";"
@@ -88,9 +89,9 @@ def _wrong_width(place: str, cells: int, width: int) -> BadItem:
     return BadItem(place, error, place)
 
 
-def _text_lines(blocks: Iterable[bytes]) -> Iterator[str]:
+def _text_lines(opened: Input) -> Iterator[str]:
     """Lines with their end, as the parser wants them; bytes that are no UTF-8 as lone surrogates."""
-    for line in lines(blocks):
+    for line in opened.lines():
         yield (line if isinstance(line, str) else line.decode("utf-8", "surrogateescape")) + "\n"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from embatch.errors import SourceFormatError
 from embatch.storage.sources.rows import broken_text
-from embatch.storage.sources.streams import lines, not_utf8
+from embatch.storage.sources.streams import not_utf8
 from embatch.types import BadItem, Item
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def read_text(opened: Input, file: SourceFile) -> Iterator[Item]:
     Raises:
         SourceFormatError: it is not UTF-8 from some byte on. Pieces before that have been handed over.
     """
-    pieces = _pieces(_unix(opened.text(file.key)))
+    pieces = _pieces(_unix(opened.text()))
     first = next(pieces, None)
     if first is None:
         return
@@ -51,7 +51,7 @@ def read_text(opened: Input, file: SourceFile) -> Iterator[Item]:
 
 def read_lines(opened: Input, file: SourceFile) -> Iterator[Item | BadItem]:
     """Each line as a text; blank ones are none."""
-    for number, line in enumerate(lines(opened.blocks()), start=1):
+    for number, line in enumerate(opened.lines(), start=1):
         place = f"{file.key}:{number}"
         if isinstance(line, bytes):
             yield broken_text(place, None)

@@ -62,7 +62,7 @@ class FileReader:
             if kind is Kind.PARQUET:
                 yield from self._parquet(file)
                 return
-            with Input.open(file.path, compressed=compressed) as opened:
+            with Input.open(file.path, key=file.key, compressed=compressed) as opened:
                 self._position = opened.position
                 yield from self._stream(opened, file, kind)
 
@@ -73,16 +73,17 @@ class FileReader:
         if opened.nul_share > (TABLE_NUL_SHARE if kind in TABLES else 0.0):
             raise Passed("binary")
         if kind is Kind.JSON:
-            rows = read_json_array(opened.text(file.key), file, self._columns)
+            rows = read_json_array(opened, file, self._columns)
             if rows is not None:
                 yield from rows
                 return
-            with Input.open(file.path, compressed=announced(file.path).compressed) as again:
+            compressed = announced(file.path).compressed
+            with Input.open(file.path, key=file.key, compressed=compressed) as again:
                 yield from read_text(again, file)  # an array of something else: a document
         elif kind is Kind.JSON_LINES:
-            yield from read_json_lines(opened.blocks(), file, self._columns)
+            yield from read_json_lines(opened, file, self._columns)
         elif kind in TABLES:
-            yield from read_delimited(opened.blocks(), file, self._columns, delimiter=kind.value)
+            yield from read_delimited(opened, file, self._columns, delimiter=kind.value)
         elif kind is Kind.HTML:
             yield from read_html(opened, file)
         else:
@@ -111,11 +112,11 @@ class FileReader:
             SourceError: it is binary, breaks off, or has no text field.
         """
         with mapped_errors(file.key):
-            opened = Input(stream, by_line=True)
+            opened = Input(stream, key=file.key, by_line=True)
             if opened.nul_share > TABLE_NUL_SHARE:
                 raise SourceFormatError("Standard input holds binary data, neither text nor JSON lines.")
             if stdin_format == "jsonl" or (stdin_format == "auto" and _begins_with_record(opened.head_text)):
-                yield from read_json_lines(opened.blocks(), file, self._columns)
+                yield from read_json_lines(opened, file, self._columns)
             else:
                 yield from read_lines(opened, file)
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from embatch.errors import EncodingError, RowError, SourceError, SourceFormatError
 from embatch.storage.sources.columns import Columns, choose_columns
 from embatch.storage.sources.rows import to_row
-from embatch.storage.sources.streams import MAX_LINE_BYTES, lines
+from embatch.storage.sources.streams import MAX_LINE_BYTES
 from embatch.types import BadItem, Item
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from embatch.storage.sources.listing import SourceFile
+    from embatch.storage.sources.streams import Input
 
 LOOKED_AT = 100
 """So many records show which fields there are: one may lack a field that the others have."""
@@ -38,27 +39,27 @@ class _Record(NamedTuple):
     error: SourceError | EncodingError | None = None
 
 
-def read_json_lines(blocks: Iterable[bytes], file: SourceFile, asked: Columns) -> Iterator[Item | BadItem]:
+def read_json_lines(opened: Input, file: SourceFile, asked: Columns) -> Iterator[Item | BadItem]:
     """An item for each line that is not blank.
 
     Raises:
         MissingColumnError: none of the first records has the column.
         SourceFormatError: a line is too long to be a row.
     """
-    numbered = enumerate(lines(blocks), start=1)
+    numbered = enumerate(opened.lines(), start=1)
     first = list(islice(numbered, LOOKED_AT))
     columns = _columns((_parsed(number, line, file.key) for number, line in first), asked, file.key)
     return _line_rows(chain(first, numbered), file.key, columns)
 
 
-def read_json_array(text: Iterator[str], file: SourceFile, asked: Columns) -> Iterator[Item | BadItem] | None:
+def read_json_array(opened: Input, file: SourceFile, asked: Columns) -> Iterator[Item | BadItem] | None:
     """An item for each element; `None` if this is no array of records and nobody said that it was.
 
     Raises:
         MissingColumnError: a column was asked for, and none of the first elements has it.
         SourceFormatError: a column was asked for, and the array is broken.
     """
-    found = _elements(text, file.key)
+    found = _elements(opened.text(), file.key)
     try:
         first = list(islice(found, LOOKED_AT))
         columns = _columns(iter(first), asked, file.key)

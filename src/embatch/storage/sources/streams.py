@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 from embatch.errors import SourceFormatError, SourceUnreadableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
 
 BLOCK_BYTES = 1 << 20
@@ -40,12 +40,19 @@ _MARKS = (  # the longer first: UTF-16's little-endian mark begins UTF-32's
 class Input:
     """A file or pipe open for reading, decompressed, its first bytes known. Close it, or use `with`."""
 
-    def __init__(self, raw: BinaryIO, *, compressed: bool = False, by_line: bool = False) -> None:
-        """Take over `raw`, looking at its first bytes; `by_line`: no further than its first line needs."""
+    def __init__(self, raw: BinaryIO, *, key: str, compressed: bool = False, by_line: bool = False) -> None:
+        """Take over `raw`, looking at its first bytes.
+
+        Args:
+            raw: the file.
+            key: names it in errors.
+            compressed: whether it is a gzip file.
+            by_line: look no further than the first line needs, for a pipe that is still being written.
+        """
         self._raw = raw
-        stream = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if compressed else raw
-        self._stream = stream
-        self._read_some = getattr(stream, "read1", stream.read)
+        self._key = key
+        self._stream = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if compressed else raw
+        self._read_some = getattr(self._stream, "read1", self._stream.read)
         self.head = b""
         while len(self.head) < HEAD_BYTES and not (by_line and b"\n" in self.head):
             more = self._read(HEAD_BYTES)
@@ -54,11 +61,11 @@ class Input:
             self.head += more
 
     @classmethod
-    def open(cls, path: str, *, compressed: bool = False) -> Self:
+    def open(cls, path: str, *, key: str, compressed: bool = False) -> Self:
         """Open a file. Errors are the operating system's: use it within `mapped_errors`."""
         raw = open(path, "rb")  # noqa: SIM115, PTH123  # closed by `close`; surrogates in names pass here
         try:
-            return cls(raw, compressed=compressed)
+            return cls(raw, key=key, compressed=compressed)
         except BaseException:
             raw.close()
             raise
@@ -96,13 +103,38 @@ class Input:
         encoding = self.encoding
         if encoding is None or encoding == "utf-8":
             return self._bytes(0 if encoding is None else len(codecs.BOM_UTF8))
-        return _recoded(self._bytes(0), encoding)
+        return self._recoded(encoding)
 
-    def text(self, key: str) -> Iterator[str]:
+    def lines(self) -> Iterator[str | bytes]:
+        r"""The lines without their `\n`; those that are no UTF-8 as the bytes they are.
+
+        Only `\n` ends a line: JSON may hold the other separators of Unicode as they are.
+
+        Raises:
+            SourceFormatError: a line is longer than `MAX_LINE_BYTES`, or see `blocks`.
+        """
+        # What has been read of a line that has not ended; joined once, or long lines would cost their square.
+        pending: list[bytes] = []
+        pending_bytes = 0
+        for block in self.blocks():
+            whole, newline, rest = block.rpartition(b"\n")
+            if newline:
+                yield from _decoded(b"".join([*pending, whole]))
+                pending, pending_bytes = [rest], len(rest)
+                continue
+            pending.append(block)
+            pending_bytes += len(block)
+            if pending_bytes > MAX_LINE_BYTES:
+                raise SourceFormatError(f"{self._key!r} has a line of more than {MAX_LINE_BYTES >> 20} MB.")
+        last = b"".join(pending)
+        if last:
+            yield from _decoded(last)
+
+    def text(self) -> Iterator[str]:
         """The content in blocks of text.
 
         Raises:
-            SourceFormatError: a byte that is no UTF-8; the message has `key` and its offset in the file.
+            SourceFormatError: a byte that is no UTF-8, with its offset in the file.
         """
         decoder = codecs.getincrementaldecoder("utf-8")()
         done = len(codecs.BOM_UTF8) if self.encoding == "utf-8" else 0
@@ -111,7 +143,7 @@ class Input:
             try:
                 yield decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                raise not_utf8(key, done - waiting + error.start, error) from error
+                raise not_utf8(self._key, done - waiting + error.start, error) from error
             done += len(block)
 
     def _bytes(self, start: int) -> Iterator[bytes]:
@@ -119,6 +151,21 @@ class Input:
             yield self.head[start:]
         while block := self._read(BLOCK_BYTES):
             yield block
+
+    def _recoded(self, encoding: str) -> Iterator[bytes]:
+        decoder = codecs.getincrementaldecoder(encoding)()
+        done = 0
+        try:
+            for block in self._bytes(0):
+                if text := decoder.decode(block):
+                    yield text.encode()
+                done += len(block)
+            decoder.decode(b"", final=True)
+        except UnicodeError as error:
+            raise SourceFormatError(
+                f"{self._key!r} begins with the mark of {encoding.upper()}, but from about byte {done} on "
+                f"it is not: {error}."
+            ) from error
 
     def _read(self, most_bytes: int) -> bytes:
         """What is there now, at least one byte unless at the end: a pipe hands over early what it has."""
@@ -152,33 +199,6 @@ def mapped_errors(key: str) -> Iterator[None]:
         raise SourceUnreadableError(f"Cannot read {key!r}: {error.strerror or error}.") from error
 
 
-def lines(blocks: Iterable[bytes]) -> Iterator[str | bytes]:
-    r"""The lines without their `\n`; those that are no UTF-8 as the bytes they are.
-
-    Only `\n` ends a line: JSON may hold the other separators of Unicode as they are.
-
-    Raises:
-        SourceFormatError: a line is longer than `MAX_LINE_BYTES`.
-    """
-    pending: list[
-        bytes
-    ] = []  # of a line that has not ended; joined once, or long lines would cost their square
-    pending_bytes = 0
-    for block in blocks:
-        whole, newline, rest = block.rpartition(b"\n")
-        if not newline:
-            pending.append(block)
-            pending_bytes += len(block)
-            if pending_bytes > MAX_LINE_BYTES:
-                raise SourceFormatError(f"A line is longer than {MAX_LINE_BYTES >> 20} MB.")
-            continue
-        yield from _decoded(b"".join([*pending, whole]))
-        pending, pending_bytes = [rest], len(rest)
-    last = b"".join(pending)
-    if last:
-        yield from _decoded(last)
-
-
 def _decoded(whole: bytes) -> Iterator[str | bytes]:
     try:
         yield from whole.decode().split("\n")
@@ -188,21 +208,6 @@ def _decoded(whole: bytes) -> Iterator[str | bytes]:
                 yield line.decode()
             except UnicodeDecodeError:
                 yield line
-
-
-def _recoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    done = 0
-    try:
-        for block in blocks:
-            if text := decoder.decode(block):
-                yield text.encode()
-            done += len(block)
-        decoder.decode(b"", final=True)
-    except UnicodeError as error:
-        raise SourceFormatError(
-            f"The byte order mark says {encoding.upper()}, but the bytes from about {done} on are not: {error}."
-        ) from error
 
 
 def not_utf8(key: str, offset: int, error: UnicodeDecodeError) -> SourceFormatError:
