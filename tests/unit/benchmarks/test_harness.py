@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks import environments, machine, results
-from benchmarks.harness import Stage
+from benchmarks.__main__ import main
+from benchmarks.harness import Settings, Stage
+from benchmarks.suites import gpu
 from benchmarks.systems import HASHING, System, peers
 from benchmarks.worker import Worker, WorkerError
 from benchmarks.workers.protocol import read_vectors, versions, write_vectors
+from click.testing import CliRunner
 
 
 def test_vectors_survive_the_file(tmp_path: Path) -> None:
@@ -123,3 +126,26 @@ def test_machine_is_described() -> None:
 def test_versions_leave_out_what_is_absent() -> None:
     """A distribution that is not installed has no version."""
     assert set(versions(["numpy", "no-such-distribution"])) == {"python", "numpy"}
+
+
+def test_without_a_gpu_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PyTorch sees no card, the GPU suite measures nothing and gives no result."""
+    monkeypatch.setattr(gpu, "find_card", lambda: None)
+    settings = Settings(rounds=1, quick=True, model=tmp_path, work=tmp_path, results=tmp_path)
+    assert gpu.run(settings) is None
+
+
+def test_gpu_suite_compares_the_same_precision() -> None:
+    """On a card both systems compute in half precision, on the same device."""
+    own, peer = gpu.systems(Path("model"))
+    assert own.options["precision"] == gpu.PRECISION == "fp16"
+    assert peer.options["dtype"] == "float16"
+    assert own.options["device"] == peer.options["device"] == "cuda"
+
+
+def test_unknown_suite_is_named() -> None:
+    """A suite that does not exist is a usage error that lists those that do."""
+    answer = CliRunner().invoke(main, ["speed"])
+    assert answer.exit_code == 2
+    assert "no such suite: speed" in answer.output
+    assert "throughput" in answer.output
