@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from embatch.errors import MissingExtraError, UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from embatch.backends.resolve import ModelFiles
     from embatch.types import Backend, Precision
@@ -28,7 +28,7 @@ _TORCH_EXTRA = 'pip install "embatch[torch]"'
 _log = logging.getLogger("embatch")
 
 
-def open_backend(  # one argument for each choice that a user has
+def open_backend(  # noqa: PLR0913  # one argument for each choice that a user has
     model: str = "minilm",
     *,
     backend: BackendName = "auto",
@@ -36,6 +36,7 @@ def open_backend(  # one argument for each choice that a user has
     device: str | None = None,
     streams: int | None = None,
     threads: int | None = None,
+    calibration: Sequence[str] | None = None,
     offline: bool = False,
     on_progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Backend:
@@ -48,6 +49,7 @@ def open_backend(  # one argument for each choice that a user has
         device: `cpu`, `cuda`, `cuda:1` or `mps`; None chooses.
         streams: batches side by side; None chooses.
         threads: threads of all streams together (openvino); None is one for each core.
+        calibration: texts like those to embed, to calibrate int8 on (openvino); None takes a shipped sample.
         offline: never ask the network for files.
         on_progress: called with (file name, bytes done, bytes in all) while files are fetched.
 
@@ -69,7 +71,9 @@ def open_backend(  # one argument for each choice that a user has
     from embatch.backends.openvino import OpenVINOBackend
 
     try:
-        return OpenVINOBackend(files, precision=precision, streams=streams, threads=threads)
+        return OpenVINOBackend(
+            files, precision=precision, streams=streams, threads=threads, calibration=calibration
+        )
     except UnsupportedModelError as error:
         if backend == "openvino" or not _torch_installed():
             raise

@@ -82,6 +82,7 @@ class Embedder:
         profiles: keep learned budgets between processes.
         streams: batches computed side by side; None chooses from the processor.
         threads: threads of all streams together; None is one for each core.
+        calibration: texts like those to embed, to calibrate `precision="int8"` on; a shipped sample by default.
         offline: never ask the network for model files.
         on_progress: called with (file name, bytes done, bytes in all) while model files are fetched.
     """
@@ -105,6 +106,7 @@ class Embedder:
         profiles: bool = True,
         streams: int | None = None,
         threads: int | None = None,
+        calibration: Sequence[str] | None = None,
         offline: bool = False,
         on_progress: OnProgress | None = None,
     ) -> None:
@@ -124,6 +126,7 @@ class Embedder:
                 device=device,
                 streams=streams,
                 threads=threads,
+                calibration=calibration,
                 offline=offline,
                 on_progress=on_progress,
             )

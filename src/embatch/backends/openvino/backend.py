@@ -6,6 +6,7 @@ the measuring of precision live beside it; here they become one `Backend`. It fo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,12 +26,14 @@ from embatch.types import CostRule, Limits, ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from embatch.backends.layout import Layout
     from embatch.backends.resolve import ModelFiles
     from embatch.types import FloatArray, IntArray, Precision, Tokenized
 
 _LIMITS = Limits(cost=CostRule.PADDED, budgets=(64, 32_768), first_budget=1024)
+_NO_LIMIT = 2**31 - 1
 _SHORT = 64  # tokens up to which one text alone is spread over several threads
 _MOST_THREADS_FOR_ONE = 4  # a short text is too little work for more
 
@@ -48,6 +51,7 @@ class OpenVINOBackend:
         precision: Precision = "auto",
         streams: int | None = None,
         threads: int | None = None,
+        calibration: Sequence[str] | None = None,
     ) -> None:
         """Read and compile the model in `files`.
 
@@ -56,6 +60,7 @@ class OpenVINOBackend:
             precision: what it computes in; `auto` takes the fastest that keeps cosine 0.9999 to fp32 here.
             streams: calls of `embed` side by side; one for each usable core unless given.
             threads: threads of all streams together; one for each stream unless given.
+            calibration: texts like those to embed, for int8; a shipped sample unless given.
 
         Raises:
             CorruptModelError: a file is missing or broken.
@@ -68,9 +73,11 @@ class OpenVINOBackend:
         with running("starting"):
             self._core = openvino.Core()
             self.device = device.describe(self._core, streams=self.streams, threads=threads)
-        model = self._model(precision)
+        self._words = self._layout.config.integer("vocab_size", _NO_LIMIT)
+        self._quantized = self._quantize(calibration) if precision == "int8" else None
+        model = self._model()
         self._precision = self._chosen(precision, model)
-        self.spec = _spec(files, self._layout, self._precision)
+        self.spec = _spec(self._files, self._layout, self._precision)
         self.limits = _LIMITS
         known = files.known.prompts if files.known else {}
         self.prompts: Mapping[str, str] = {**known, **self._layout.prompts}
@@ -103,6 +110,10 @@ class OpenVINOBackend:
         if not payloads:
             return np.empty((0, self.spec.dimensions), dtype=np.float32)
         ids, mask = pad(cast("Sequence[Any]", payloads), self._tokenizer.pad_id)
+        if ids.max() >= self._words:  # OpenVINO would read the memory behind the table
+            raise BackendError(
+                f"{self.spec.model} has {self._words} tokens, and none with the id {ids.max()}"
+            )
         vectors = self._pool_for(ids).run(ids, mask)
         if vectors.shape != (len(payloads), self.spec.dimensions) or vectors.dtype != np.float32:
             raise BackendError(
@@ -129,15 +140,22 @@ class OpenVINOBackend:
             return self._single.get() or self._pool
         return self._pool
 
-    def _model(self, precision: Precision) -> Any:
+    def _model(self) -> Any:
         """The graph to compile."""
-        if precision != "int8":
+        if self._quantized is None:
             return build_model(self._layout)
-        from embatch.backends.openvino.quantize import quantized_model
+        with reading(self._quantized):
+            return self._core.read_model(self._quantized)
 
-        path = quantized_model(self._files, self._layout, self._tokenizer)
-        with reading(path):
-            return self._core.read_model(path)
+    def _quantize(self, calibration: Sequence[str] | None) -> Path:
+        """The model's file in int8, made if it is not there; its calibration becomes part of the revision."""
+        from embatch.backends.openvino import quantize
+
+        texts = quantize.calibration_texts(calibration)
+        path = quantize.quantized_model(self._files, self._layout, self._tokenizer, texts=texts)
+        revision = f"{self._files.revision}+{quantize.calibration_digest(texts)}"
+        self._files = replace(self._files, revision=revision)
+        return path
 
     def _chosen(self, precision: Precision, model: Any) -> Precision:
         """The precision asked for, or the fastest that is exact enough.
@@ -164,7 +182,7 @@ class OpenVINOBackend:
     def _compiled_for_one(self) -> RequestPool:
         """The same model once more, for one text at a time. The graph is made anew: keeping it would cost more."""
         threads = min(self.streams, _MOST_THREADS_FOR_ONE)
-        return self._compiled(self._model(self._precision), streams=1, threads=threads)
+        return self._compiled(self._model(), streams=1, threads=threads)
 
 
 def _streams_and_threads(streams: int | None, threads: int | None) -> tuple[int, int]:
