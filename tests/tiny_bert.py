@@ -33,15 +33,21 @@ WORDS = [
     "search",
     "##ing",
     "##ed",
-    "##s",
 ]
 
 
-def write_tiny_bert(folder: Path, *, seed: int = 0, normalize: bool = True, prompts: bool = True) -> Path:
-    """Write the folder: weights, configuration, tokeniser and modules."""
+def write_tiny_bert(
+    folder: Path, *, seed: int = 0, spread: float = 0.15, normalize: bool = True, prompts: bool = True
+) -> Path:
+    """Write the folder: weights, configuration, tokeniser and modules.
+
+    A larger `spread` of the weights makes a model that loses more in half precision.
+    """
     vocabulary = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS]
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_weights(len(vocabulary), seed), str(folder / "model.safetensors"), metadata={"format": "pt"})
+    save_file(
+        _weights(len(vocabulary), seed, spread), str(folder / "model.safetensors"), metadata={"format": "pt"}
+    )
     _tokenizer(vocabulary).save(str(folder / "tokenizer.json"))
     _write(folder / "config.json", _config(len(vocabulary)))
     _write(
@@ -89,7 +95,7 @@ def _config(words: int) -> dict[str, Any]:
     }
 
 
-def _weights(words: int, seed: int) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def _weights(words: int, seed: int, spread: float) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (words, WIDTH),
         "embeddings.position_embeddings.weight": (MAX_TOKENS * 2, WIDTH),
@@ -111,7 +117,7 @@ def _weights(words: int, seed: int) -> dict[str, np.ndarray[Any, np.dtype[np.flo
         shapes |= {f"{at}output.dense.weight": (WIDTH, INNER), f"{at}output.dense.bias": (WIDTH,)}
         norms += [f"{at}attention.output.LayerNorm", f"{at}output.LayerNorm"]
     random = np.random.default_rng(seed)
-    weights = {name: random.normal(0, 0.15, shape).astype(np.float32) for name, shape in shapes.items()}
+    weights = {name: random.normal(0, spread, shape).astype(np.float32) for name, shape in shapes.items()}
     for norm in norms:
         weights[f"{norm}.weight"] = (1 + random.normal(0, 0.05, WIDTH)).astype(np.float32)
         weights[f"{norm}.bias"] = random.normal(0, 0.05, WIDTH).astype(np.float32)
