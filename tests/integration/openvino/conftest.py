@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from embatch.backends.resolve import ModelFiles
+
 WORDS = (
     "the boundary layer over a flat plate in supersonic flow was measured with heated wires and compared to theory "
     "retry failed requests when servers answer slowly but stop after three attempts and say so in one clear line "
@@ -231,3 +233,79 @@ def edit_json(path: Path, **changes: object) -> None:
 def edit() -> Callable[..., None]:
     """`edit(path, field=value)` changes a JSON file."""
     return edit_json
+
+
+@pytest.fixture
+def plain_model(tmp_path: Path, wordpiece: Any) -> Callable[..., ModelFiles]:
+    """`plain_model(config={…}, weights={…})`: a random BERT written without PyTorch; None removes a tensor."""
+
+    def make(
+        *,
+        config: dict[str, Any] | None = None,
+        weights: dict[str, Any] | None = None,
+        name: str = "tiny",
+    ) -> ModelFiles:
+        from safetensors.numpy import save_file
+
+        from embatch.backends.resolve import ModelFiles
+
+        folder = tmp_path / name
+        fields = {"model_type": "bert", **_SIZES, "vocab_size": wordpiece.get_vocab_size(), **(config or {})}
+        fields.setdefault("max_position_embeddings", 64)
+        tensors = {**random_bert(fields), **(weights or {})}
+        files = {
+            "config.json": fields,
+            "modules.json": [
+                {"path": "", "type": "sentence_transformers.models.Transformer"},
+                {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+                {"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+            ],
+            "1_Pooling/config.json": {"pooling_mode_mean_tokens": True},
+            "sentence_bert_config.json": {"max_seq_length": 48},
+        }
+        for path, value in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(json.dumps(value), encoding="utf-8")
+        wordpiece.save(str(folder / "tokenizer.json"))
+        save_file({k: v for k, v in tensors.items() if v is not None}, folder / "model.safetensors")
+        return ModelFiles(path=folder, name=name, revision="0" * 16, known=None)
+
+    return make
+
+
+@pytest.fixture
+def wordpiece() -> Any:
+    """A small WordPiece tokeniser."""
+    return _wordpiece()
+
+
+def random_bert(config: dict[str, Any]) -> dict[str, Any]:
+    """Tensors of a BERT, large enough that every part of it matters."""
+    import numpy as np
+
+    random = np.random.default_rng(7)
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (config["vocab_size"], width),
+        "embeddings.position_embeddings.weight": (config["max_position_embeddings"], width),
+        "embeddings.token_type_embeddings.weight": (2, width),
+    }
+    norms = ["embeddings.LayerNorm"]
+    for number in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{number}."
+        for name, outputs, inputs in (
+            ("attention.self.query", width, width),
+            ("attention.self.key", width, width),
+            ("attention.self.value", width, width),
+            ("attention.output.dense", width, width),
+            ("intermediate.dense", inner, width),
+            ("output.dense", width, inner),
+        ):
+            shapes[f"{layer}{name}.weight"] = (outputs, inputs)
+            shapes[f"{layer}{name}.bias"] = (outputs,)
+        norms += [f"{layer}attention.output.LayerNorm", f"{layer}output.LayerNorm"]
+    tensors = {name: random.normal(0, 0.25, shape) for name, shape in shapes.items()}
+    for norm in norms:
+        tensors[f"{norm}.weight"] = random.normal(1, 0.25, width)
+        tensors[f"{norm}.bias"] = random.normal(0, 0.25, width)
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}

@@ -26,8 +26,8 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}  # our name of a precisi
 def usable_cores() -> int:
     """Physical cores that this process may keep busy: at least 1, never more than affinity or cgroup quota allow."""
     allowed = _allowed_processors()
-    cores = _physical_cores(allowed) or len(allowed)
-    quota = _cgroup_quota()
+    cores = physical_cores(allowed) or len(allowed)
+    quota = cgroup_quota()
     return max(1, cores if quota is None else min(cores, math.floor(quota + 0.01)))
 
 
@@ -38,12 +38,12 @@ def _allowed_processors() -> set[int]:
     return set(range(psutil.cpu_count(logical=False) or os.cpu_count() or 1))
 
 
-def _physical_cores(processors: set[int]) -> int:
+def physical_cores(processors: set[int], topology: Path = _TOPOLOGY) -> int:
     """How many different cores the processors are: two threads of one core share its arithmetic. 0 if unknown."""
     cores = set()
     for processor in processors:
         try:
-            siblings = (_TOPOLOGY / f"cpu{processor}/topology/thread_siblings_list").read_text(
+            siblings = (topology / f"cpu{processor}/topology/thread_siblings_list").read_text(
                 encoding="ascii"
             )
         except OSError:
@@ -52,14 +52,14 @@ def _physical_cores(processors: set[int]) -> int:
     return len(cores)
 
 
-def _cgroup_quota() -> float | None:
+def cgroup_quota(folder: Path = _CGROUP) -> float | None:
     """Cores' worth of time that the container gets; None without a limit."""
     try:
-        quota, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
+        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
         try:  # the older version of cgroups
-            quota = (_CGROUP / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii").strip()
-            period = (_CGROUP / "cpu/cpu.cfs_period_us").read_text(encoding="ascii").strip()
+            quota = (folder / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii").strip()
+            period = (folder / "cpu/cpu.cfs_period_us").read_text(encoding="ascii").strip()
         except OSError:
             return None
     try:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import openvino
 from openvino import opset15 as ops
 
-from embatch.backends.openvino.graphs import bert, modernbert
+from embatch.backends.openvino.graphs import bert, blocks, modernbert
 from embatch.backends.openvino.graphs.blocks import Inputs, Node
-from embatch.backends.openvino.graphs.exports import exported_file, exported_model
+from embatch.backends.openvino.graphs.exports import VECTORS, exported_file, exported_model
 from embatch.backends.openvino.graphs.pooling import pool
 from embatch.backends.openvino.graphs.weights import Weights
 from embatch.errors import UnsupportedModelError
@@ -54,8 +53,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 def build_model(layout: Layout) -> openvino.Model:
     """The graph of the model in `layout`: built from safetensors where a builder knows how, else as exported.
 
-    Inputs `input_ids` and `attention_mask`, both `(batch, tokens)` int32, padded on the right; output `(batch, dim)`
-    float32, pooled and normalised as the folder says.
+    Inputs `input_ids` and `attention_mask`, both `(batch, tokens)` int32, padded on the right; output
+    `sentence_embedding`, `(batch, dim)` float32, pooled and normalised as the folder says.
 
     Raises:
         UnsupportedModelError: an architecture or option that no builder models, and no exported graph.
@@ -79,9 +78,9 @@ def _built(layout: Layout) -> openvino.Model:
         )
     if not layout.weights.safetensors:
         raise UnsupportedModelError(f"{layout.folder} has neither safetensors nor an unquantised export")
-    ids = ops.parameter([-1, -1], np.int32, "input_ids")
-    mask = ops.parameter([-1, -1], np.int32, "attention_mask")
+    ids, mask = blocks.new_inputs()
     inputs = Inputs(ids, ops.convert(mask, "f32"))
     with Weights(layout.weights.safetensors, anchor=architecture.anchor) as weights:
         tokens = architecture.build(layout.config, weights, inputs)
-    return openvino.Model([ops.result(pool(tokens, inputs.mask, layout))], [ids, mask], layout.model_type)
+    vectors = blocks.named(pool(tokens, inputs.mask, layout), VECTORS)
+    return openvino.Model([ops.result(vectors)], [ids, mask], layout.model_type)

@@ -59,6 +59,19 @@ def constant(array: npt.NDArray[Any]) -> Node:
     return ops.constant(array)
 
 
+def named(node: Node, name: str) -> Node:
+    """The node, with its first output called `name` for everyone who asks the model for it."""
+    node.set_friendly_name(name)
+    node.output(0).set_names({name})
+    return node
+
+
+def new_inputs() -> tuple[Node, Node]:
+    """The parameters of every model of ours: `input_ids` and `attention_mask`, `(batch, tokens)` int32."""
+    ids, mask = (ops.parameter([-1, -1], np.int32) for _ in range(2))
+    return named(ids, "input_ids"), named(mask, "attention_mask")
+
+
 def integers(values: int | Sequence[int]) -> Node:
     """A constant of int64: axes, shapes, indices."""
     return ops.constant(np.array(values, dtype=np.int64))

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 _VARIANT = re.compile(
     r"q(u|d)?int\d|quant|int8|int4|uint8|[_-]q\d|fp16|float16|bnb|_O[1-4]\b|avx|arm64", re.IGNORECASE
 )
+VECTORS = "sentence_embedding"
+"""What the output of every graph of ours is called."""
 _PLAIN_NAMES = ("openvino_model", "model")
 _TOKEN_OUTPUTS = ("token_embeddings", "last_hidden_state")
-_TEXT_OUTPUTS = ("sentence_embedding", "text_embeds")
+_TEXT_OUTPUTS = (VECTORS, "text_embeds")
 
 
 def exported_file(layout: Layout) -> Path | None:
@@ -50,11 +52,10 @@ def exported_model(path: Path, layout: Layout) -> openvino.Model:
         raise CorruptModelError(f"{path.with_suffix('.bin')} is missing: {path.name} has its weights there")
     with reading(path):
         model = openvino.Core().read_model(path)
-        ids = ops.parameter([-1, -1], np.int32, "input_ids")
-        mask = ops.parameter([-1, -1], np.int32, "attention_mask")
+        ids, mask = blocks.new_inputs()
         _replace_inputs(model, {"input_ids": ids, "attention_mask": mask}, path)
         floats = ops.convert(mask, "f32")
-        vectors = _pooled(model, floats, layout, path)
+        vectors = blocks.named(_pooled(model, floats, layout, path), VECTORS)
         return openvino.Model([ops.result(vectors)], [ids, mask], layout.model_type)
 
 
@@ -67,7 +68,7 @@ def _plain(paths: Sequence[Path]) -> Path | None:
 def _replace_inputs(model: openvino.Model, ours: dict[str, Node], path: Path) -> None:
     """Feed each input of the exported graph from ids and mask, in the type that it wants."""
     for parameter in model.get_parameters():
-        names = parameter.output(0).get_names() | {parameter.get_friendly_name()}
+        names = parameter.output(0).get_names() or {parameter.get_friendly_name()}
         source = _source(names, ours)
         if source is None:
             raise UnsupportedModelError(f"{path}: no support for its input {min(names)!r}")

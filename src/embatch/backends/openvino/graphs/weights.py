@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from embatch.types import FloatArray
 
 # Checkpoints older than 2019 call the scale and shift of a layer norm so.
+_FLOATS = frozenset({"F32", "F16", "BF16", "F64"})
 _OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
 
@@ -66,13 +67,17 @@ class Weights:
         if stored is None:
             raise CorruptModelError(f"{self._where} has no tensor {self._prefix}{name}")
         try:
+            view = self._owners[stored].get_slice(stored)
+            found, kind = tuple(view.get_shape()), view.get_dtype()
+            if found != shape:
+                raise CorruptModelError(f"{self._where}: tensor {stored} has shape {found}, not {shape}")
+            if kind not in _FLOATS:
+                raise CorruptModelError(f"{self._where}: tensor {stored} holds {kind}, not floats")
+            if kind == "BF16":
+                import ml_dtypes  # noqa: F401  # teaches numpy the type
             tensor = self._owners[stored].get_tensor(stored)
-        except (OSError, SafetensorError, TypeError) as error:
+        except (OSError, SafetensorError) as error:
             raise CorruptModelError(f"{self._where}: tensor {stored} cannot be read: {error}") from error
-        if tensor.shape != shape:
-            raise CorruptModelError(f"{self._where}: tensor {stored} has shape {tensor.shape}, not {shape}")
-        if tensor.dtype.name not in {"float32", "float16", "bfloat16", "float64"}:
-            raise CorruptModelError(f"{self._where}: tensor {stored} holds {tensor.dtype.name}, not floats")
         return np.ascontiguousarray(tensor, dtype=np.float32)
 
     def _stored(self, name: str) -> str | None:

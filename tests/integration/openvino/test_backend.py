@@ -1,0 +1,181 @@
+"""The OpenVINO backend on a tiny random BERT that is made without PyTorch."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from embatch.backends.openvino import OpenVINOBackend
+from embatch.errors import BackendClosedError, UsageError
+from embatch.types import Backend, CostRule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from embatch.backends.resolve import ModelFiles
+
+    MakeModel = Callable[..., ModelFiles]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBATCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def backend(plain_model: MakeModel) -> Iterator[OpenVINOBackend]:
+    """In fp32 on two streams."""
+    backend = OpenVINOBackend(plain_model(), precision="fp32", streams=2)
+    yield backend
+    backend.close()
+
+
+def test_it_is_a_backend_that_says_what_it_is(backend: OpenVINOBackend) -> None:
+    """Spec, limits, streams and device are what the folder and the arguments say."""
+    assert isinstance(backend, Backend)
+    spec = backend.spec
+    assert (spec.model, spec.revision, spec.dimensions, spec.max_tokens) == ("tiny", "0" * 16, 32, 48)
+    assert (spec.pooling, spec.normalize, spec.precision, spec.prompt) == ("mean", True, "fp32", "")
+    assert (backend.limits.cost, backend.limits.first_budget, backend.streams) == (CostRule.PADDED, 1024, 2)
+    assert backend.device.startswith("cpu ")
+    assert backend.device.endswith(", 2 streams x 1 thread")
+    assert (backend.memory_used(), backend.prompts) == (0.0, {})
+
+
+def test_vectors_come_in_order_and_of_unit_length(backend: OpenVINOBackend, texts: list[str]) -> None:
+    """Any order of a batch gives the same vectors in that order."""
+    payloads = list(backend.tokenize(texts).payloads)
+    vectors = backend.embed(payloads)
+    assert vectors.shape == (len(texts), 32)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(backend.embed(payloads[::-1])[::-1], vectors, atol=1e-5)
+    for row, payload in enumerate(payloads):
+        np.testing.assert_allclose(backend.embed([payload])[0], vectors[row], atol=1e-5)
+
+
+def test_an_empty_batch_has_no_rows(backend: OpenVINOBackend) -> None:
+    """No payloads: `(0, dim)`."""
+    assert backend.embed([]).shape == (0, 32)
+
+
+def test_a_text_without_tokens_has_a_finite_vector(backend: OpenVINOBackend) -> None:
+    """A payload of no tokens at all, alone or beside others, is a vector of zeros."""
+    nothing = np.empty(0, dtype=np.int32)
+    payloads = [nothing, *backend.tokenize(["the flow"]).payloads]
+    assert not backend.embed([nothing]).any()
+    vectors = backend.embed(payloads)
+    assert np.isfinite(vectors).all()
+    assert not vectors[0].any()
+
+
+def test_answers_are_the_callers_own(backend: OpenVINOBackend) -> None:
+    """A later call leaves the vectors of an earlier one alone."""
+    payloads = list(backend.tokenize(["the flow", "a layer"]).payloads)
+    first = backend.embed(payloads[:1])
+    kept = first.copy()
+    backend.embed(payloads[1:])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_many_threads_get_their_own_answers(backend: OpenVINOBackend, texts: list[str]) -> None:
+    """More callers than streams, batches of all shapes: everyone gets the vectors of their texts."""
+    payloads = list(backend.tokenize(texts).payloads)
+    expected = backend.embed(payloads)
+    batches = [
+        list(range(start, start + size)) for size in (1, 2, 3) for start in range(len(texts) - size + 1)
+    ] * 4
+    with ThreadPoolExecutor(6) as threads:
+        answers = threads.map(lambda rows: backend.embed([payloads[row] for row in rows]), batches)
+    for rows, answer in zip(batches, answers, strict=True):
+        np.testing.assert_allclose(answer, expected[rows], atol=1e-5)
+
+
+def test_single_texts_keep_their_vectors_on_all_threads(backend: OpenVINOBackend) -> None:
+    """Once short texts come one by one, a second compilation serves them, with the same vectors."""
+    payloads = backend.tokenize(["the boundary layer"]).payloads
+    before = threading.active_count()
+    vectors = [backend.embed(payloads) for _ in range(6)]
+    for thread in threading.enumerate():
+        if thread.name == "embatch-compile":
+            thread.join()
+    vectors += [backend.embed(payloads) for _ in range(3)]
+    np.testing.assert_allclose(np.concatenate(vectors), np.tile(vectors[0], (9, 1)), atol=1e-5)
+    assert threading.active_count() == before
+
+
+def test_a_closed_backend_says_so(plain_model: MakeModel) -> None:
+    """Embedding after closing raises, an empty batch too; closing twice is allowed."""
+    backend = OpenVINOBackend(plain_model(), precision="fp32", streams=1)
+    payloads = backend.tokenize(["the flow"]).payloads
+    backend.close()
+    backend.close()
+    for batch in ([], payloads):
+        with pytest.raises(BackendClosedError, match="closed"):
+            backend.embed(batch)
+
+
+def test_closing_waits_for_calls_under_way(plain_model: MakeModel, texts: list[str]) -> None:
+    """Calls that run while the backend is closed end with vectors or with the named error, and none hangs."""
+    backend = OpenVINOBackend(plain_model(), precision="fp32", streams=2)
+    payloads = list(backend.tokenize(texts).payloads)
+    expected = backend.embed(payloads)
+    started = threading.Barrier(5)
+
+    def call() -> Any:
+        started.wait()
+        answers = []
+        for _ in range(50):
+            try:
+                answers.append(backend.embed(payloads))
+            except BackendClosedError as error:
+                return [*answers, error]
+        return answers
+
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(call) for _ in range(4)]
+        started.wait()
+        backend.close()
+        for answers in (future.result() for future in calls):
+            for answer in answers:
+                if not isinstance(answer, BackendClosedError):
+                    np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+
+def test_prompts_come_from_the_folder(plain_model: MakeModel) -> None:
+    """The model's own prompts are offered by name, and a prompt changes the vector as text would."""
+    files = plain_model()
+    about = files.path / "config_sentence_transformers.json"
+    about.write_text('{"prompts": {"query": "query: ", "document": ""}}', encoding="utf-8")
+    backend = OpenVINOBackend(files, precision="fp32", streams=1)
+    assert backend.prompts == {"query": "query: "}
+    by_prompt = backend.embed(backend.tokenize(["the flow"], prompt="query: ").payloads)
+    by_text = backend.embed(backend.tokenize(["query: the flow"]).payloads)
+    backend.close()
+    np.testing.assert_array_equal(by_prompt, by_text)
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"streams": 0}, "streams=0"),
+        ({"threads": -1}, "threads=-1"),
+        ({"streams": 4, "threads": 2}, "threads=2 cannot serve streams=4"),
+    ],
+)
+def test_impossible_choices_are_refused(plain_model: MakeModel, choice: dict[str, int], told: str) -> None:
+    """Streams and threads that make no sense are a UsageError."""
+    with pytest.raises(UsageError, match=told):
+        OpenVINOBackend(plain_model(), precision="fp32", **choice)  # type: ignore[arg-type]  # int, all of them
+
+
+def test_threads_limit_the_streams(plain_model: MakeModel) -> None:
+    """One thread allowed is one stream, whatever the processor has."""
+    backend = OpenVINOBackend(plain_model(), precision="fp32", threads=1)
+    assert backend.streams == 1
+    backend.close()
