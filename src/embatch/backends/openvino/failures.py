@@ -9,12 +9,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from openvino.exceptions import OVError
+
 from embatch.errors import BackendError, CorruptModelError, EmbatchError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+FOREIGN = (OVError, RuntimeError, MemoryError, ValueError, TypeError)
+"""All that OpenVINO raises: RuntimeError for nearly everything, the others where Python's side checks arguments."""
 _NO_MEMORY = (
     "failed to allocate",
     "can't allocate",
@@ -39,7 +43,7 @@ def running(doing: str) -> Iterator[None]:
         yield
     except EmbatchError:
         raise
-    except (RuntimeError, MemoryError, ValueError, TypeError) as error:
+    except FOREIGN as error:
         if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
             raise OutOfMemoryError(f"OpenVINO ran out of memory while {doing}: {_cause(error)}") from error
         raise BackendError(f"OpenVINO failed while {doing}: {_cause(error)}") from error
@@ -57,7 +61,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except EmbatchError:
         raise
-    except (RuntimeError, MemoryError, ValueError, TypeError, OSError) as error:
+    except (*FOREIGN, OSError) as error:
         if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
             raise OutOfMemoryError(f"No memory to read {path}: {_cause(error)}") from error
         raise CorruptModelError(f"OpenVINO cannot read {path}: {_cause(error)}") from error
