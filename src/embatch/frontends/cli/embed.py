@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from embatch.errors import UsageError
 from embatch.frontends.cli.options import input_options, model_options
 
 if TYPE_CHECKING:
+    from embatch.frontends.embedder import Embedder
     from embatch.frontends.jobs import EmbedJob, Outcome
+
+_CALIBRATION_ROWS = 5000
 
 
 @click.command(short_help="Embed files, folders, tables or standard input.")
@@ -85,13 +90,27 @@ def embed(
     return 1 if outcome.report.failed else 0
 
 
-def open_embedder(*, quiet: bool, **settings: Any) -> Any:
+def open_embedder(*, quiet: bool, calibrate: str | None, **settings: Any) -> Embedder:
     """The embedder that the options ask for, with a progress bar if model files must be fetched first."""
     from embatch.frontends.cli.fetching import fetch_bar
     from embatch.frontends.embedder import Embedder
 
+    if calibrate is not None and settings["precision"] != "int8":
+        raise UsageError(
+            "--calibrate is for --precision int8 only", hint="Add --precision int8, or leave it out."
+        )
+    calibration = None if calibrate is None else _first_texts(calibrate)
     with fetch_bar(quiet=quiet) as on_progress:
-        return Embedder(on_error="collect", on_progress=on_progress, **settings)
+        return Embedder(on_error="collect", on_progress=on_progress, calibration=calibration, **settings)
+
+
+def _first_texts(source: str) -> list[str]:
+    """The first texts of a source: enough to choose a calibration from."""
+    from embatch.storage.sources import open_sources
+    from embatch.types import Item
+
+    rows = itertools.islice(open_sources([source]), _CALIBRATION_ROWS)
+    return [row.text for row in rows if isinstance(row, Item)]
 
 
 def _run(job: EmbedJob, *, as_json: bool, quiet: bool) -> Outcome:

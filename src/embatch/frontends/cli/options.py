@@ -53,6 +53,7 @@ _MODEL = [
         show_default=True,
         help="Engine that runs the model.",
     ),
+    click.option("--calibrate", metavar="SOURCE", help="Texts to calibrate int8 on.  [a shipped sample]"),
     click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps (torch)."),
     click.option("--task", metavar="NAME", help="Which of the model's prompts to use.  [document]"),
     click.option("--dimensions", type=click.IntRange(1), metavar="N", help="Cut vectors to N components."),
