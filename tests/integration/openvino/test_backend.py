@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -74,6 +74,23 @@ def test_a_text_without_tokens_has_a_finite_vector(backend: OpenVINOBackend) -> 
     assert not vectors[0].any()
 
 
+@pytest.mark.parametrize("positions", [48, 50, 51])
+def test_no_padding_beyond_the_last_position(
+    plain_model: MakeModel, texts: list[str], positions: int
+) -> None:
+    """Batches are rounded to whole tiles only as far as the model has positions."""
+    files = plain_model(config={"max_position_embeddings": positions}, name=f"tiny-{positions}")
+    (files.path / "sentence_bert_config.json").unlink()
+    backend = OpenVINOBackend(files, precision="fp32", streams=1)
+    payloads = backend.tokenize(texts).payloads
+    together = backend.embed(payloads)
+    alone = np.concatenate([backend.embed([payload]) for payload in payloads])
+    backend.close()
+    assert backend.spec.max_tokens == positions
+    assert max(map(len, cast("Any", payloads))) == positions
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
 def test_answers_are_the_callers_own(backend: OpenVINOBackend) -> None:
     """A later call leaves the vectors of an earlier one alone."""
     payloads = list(backend.tokenize(["the flow", "a layer"]).payloads)
@@ -94,19 +111,6 @@ def test_many_threads_get_their_own_answers(backend: OpenVINOBackend, texts: lis
         answers = threads.map(lambda rows: backend.embed([payloads[row] for row in rows]), batches)
     for rows, answer in zip(batches, answers, strict=True):
         np.testing.assert_allclose(answer, expected[rows], atol=1e-5)
-
-
-def test_single_texts_keep_their_vectors_on_all_threads(backend: OpenVINOBackend) -> None:
-    """Once short texts come one by one, a second compilation serves them, with the same vectors."""
-    payloads = backend.tokenize(["the boundary layer"]).payloads
-    before = threading.active_count()
-    vectors = [backend.embed(payloads) for _ in range(6)]
-    for thread in threading.enumerate():
-        if thread.name == "embatch-compile":
-            thread.join()
-    vectors += [backend.embed(payloads) for _ in range(3)]
-    np.testing.assert_allclose(np.concatenate(vectors), np.tile(vectors[0], (9, 1)), atol=1e-5)
-    assert threading.active_count() == before
 
 
 def test_a_closed_backend_says_so(plain_model: MakeModel) -> None:

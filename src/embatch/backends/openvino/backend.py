@@ -18,7 +18,7 @@ from embatch.backends.openvino import device
 from embatch.backends.openvino.batches import pad
 from embatch.backends.openvino.failures import reading, running
 from embatch.backends.openvino.graphs import build_model
-from embatch.backends.openvino.requests import RequestPool, SingleTextPool
+from embatch.backends.openvino.requests import RequestPool
 from embatch.backends.openvino.selfcheck import is_exact_enough
 from embatch.backends.tokenizing import TextTokenizer
 from embatch.errors import BackendClosedError, BackendError, UsageError
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 _LIMITS = Limits(cost=CostRule.PADDED, budgets=(64, 32_768), first_budget=1024)
 _NO_LIMIT = 2**31 - 1
-_SHORT = 64  # tokens up to which one text alone is spread over several threads
-_MOST_THREADS_FOR_ONE = 4  # a short text is too little work for more
 
 
 class OpenVINOBackend:
@@ -81,8 +79,9 @@ class OpenVINOBackend:
         self.limits = _LIMITS
         known = files.known.prompts if files.known else {}
         self.prompts: Mapping[str, str] = {**known, **self._layout.prompts}
-        self._pool = self._compiled(model, streams=self.streams, threads=threads)
-        self._single = SingleTextPool(self._compiled_for_one) if self.streams > 1 else None
+        with running("compiling the model"):
+            options = device.compile_options(self._precision, streams=self.streams, threads=threads)
+            self._pool = RequestPool(self._core.compile_model(model, "CPU", options), self.streams)
         self._closed = False
 
     def tokenize(self, texts: Sequence[str], *, prompt: str = "") -> Tokenized:
@@ -109,12 +108,12 @@ class OpenVINOBackend:
             raise BackendClosedError(f"The backend of {self.spec.model} is closed")
         if not payloads:
             return np.empty((0, self.spec.dimensions), dtype=np.float32)
-        ids, mask = pad(cast("Sequence[Any]", payloads), self._tokenizer.pad_id)
+        ids, mask = pad(cast("Sequence[Any]", payloads), self._tokenizer.pad_id, self._tokenizer.max_tokens)
         if ids.max() >= self._words:  # OpenVINO would read the memory behind the table
             raise BackendError(
                 f"{self.spec.model} has {self._words} tokens, and none with the id {ids.max()}"
             )
-        vectors = self._pool_for(ids).run(ids, mask)
+        vectors = self._pool.run(ids, mask)
         if vectors.shape != (len(payloads), self.spec.dimensions) or vectors.dtype != np.float32:
             raise BackendError(
                 f"{self.spec.model} answered {vectors.dtype} {vectors.shape}, "
@@ -129,16 +128,7 @@ class OpenVINOBackend:
     def close(self) -> None:
         """Wait for calls under way, then give back the model's memory. Closing twice is allowed."""
         self._closed = True
-        if self._single is not None:
-            self._single.close()
         self._pool.close()
-
-    def _pool_for(self, ids: IntArray) -> RequestPool:
-        """Where a batch runs: one short text alone over several threads, all else one thread to a batch."""
-        texts, tokens = ids.shape
-        if self._single is not None and texts == 1 and tokens <= _SHORT and self._pool.idle:
-            return self._single.get() or self._pool
-        return self._pool
 
     def _model(self) -> Any:
         """The graph to compile."""
@@ -173,16 +163,6 @@ class OpenVINOBackend:
         with running(f"comparing {native} with fp32"):
             exact = is_exact_enough(self._core, model, self._tokenizer, native, subject=subject)
         return native if exact else "fp32"
-
-    def _compiled(self, model: Any, *, streams: int, threads: int) -> RequestPool:
-        with running("compiling the model"):
-            options = device.compile_options(self._precision, streams=streams, threads=threads)
-            return RequestPool(self._core.compile_model(model, "CPU", options), streams)
-
-    def _compiled_for_one(self) -> RequestPool:
-        """The same model once more, for one text at a time. The graph is made anew: keeping it would cost more."""
-        threads = min(self.streams, _MOST_THREADS_FOR_ONE)
-        return self._compiled(self._model(), streams=1, threads=threads)
 
 
 def _streams_and_threads(streams: int | None, threads: int | None) -> tuple[int, int]:

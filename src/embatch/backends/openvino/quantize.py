@@ -101,7 +101,9 @@ def quantized_model(
 
 def _quantized(nncf: Any, model: Any, tokenizer: TextTokenizer, texts: Sequence[str]) -> Any:
     payloads = tokenizer.tokenize(texts).payloads
-    dataset = nncf.Dataset([pad([payload], tokenizer.pad_id) for payload in payloads], list)
+    dataset = nncf.Dataset(
+        [pad([payload], tokenizer.pad_id, tokenizer.max_tokens) for payload in payloads], list
+    )
     advanced = nncf.AdvancedQuantizationParameters(
         # The whole range that was seen: cutting off rare large activations, as the default does, costs accuracy.
         activations_range_estimator_params=_range_estimators().MINMAX,

@@ -61,7 +61,7 @@ def _cosines(core: Any, model: Any, tokenizer: TextTokenizer, precision: Precisi
     """Cosine of each sample text's vector in `precision` to that in fp32."""
     sample = sample_texts(_SAMPLE)
     texts = [*sample, " ".join(sample)]
-    ids, mask = pad(tokenizer.tokenize(texts).payloads, tokenizer.pad_id)
+    ids, mask = pad(tokenizer.tokenize(texts).payloads, tokenizer.pad_id, tokenizer.max_tokens)
     vectors = []
     for kind in ("fp32", precision):
         options = compile_options(kind, streams=1, threads=0)
