@@ -1,7 +1,5 @@
 """`python -m embatch` is the command line."""
 
-import sys
+from embatch.frontends.cli import script
 
-from embatch.frontends.cli import main
-
-sys.exit(main())
+script()

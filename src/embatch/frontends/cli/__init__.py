@@ -6,11 +6,14 @@ in modules of their own and are imported when they are called.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_INTERRUPTED = 130
+READER = "embatch-read"  # the name of the pipeline's reading thread
 
 EXIT_CODES = """\b
 Exit codes:
@@ -96,6 +100,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return EXIT_INTERRUPTED
     return result if isinstance(result, int) else 0
+
+
+def script() -> NoReturn:
+    """Run the command line as a process: what `embatch` and `python -m embatch` call."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError, OSError):  # closed, or nobody reads it any more
+            stream.flush()
+    if any(thread.name == READER and thread.is_alive() for thread in threading.enumerate()):
+        # An interrupted run's reader may sit in a read of standard input that nothing can end, and the interpreter
+        # cannot shut down around it. All files are closed by now.
+        os._exit(code)
+    sys.exit(code)
 
 
 def show_error(error: EmbatchError) -> None:
