@@ -7,7 +7,9 @@ is `resolve`'s matter.
 from __future__ import annotations
 
 import logging
+import os
 import re
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 BackendName = Literal["auto", "openvino", "torch", "hashing"]
 
 _HASHING = re.compile(r"hashing(?:-(\d{1,9}))?", re.IGNORECASE)
-_GPU_FILES = ("/dev/nvidia0", "/dev/nvidiactl")
+GPU_FILES: tuple[str, ...] = ("/dev/nvidia0", "/dev/nvidiactl")
+"""Where a driver shows that there is an NVIDIA device."""
 _TORCH_EXTRA = 'pip install "embatch[torch]"'
 _log = logging.getLogger("embatch")
 
@@ -61,10 +64,12 @@ def open_backend(  # noqa: PLR0913  # one argument for each choice that a user h
     if backend not in {"auto", "openvino", "torch", "hashing"}:
         raise UsageError(f"backend must be auto, openvino, torch or hashing, not {backend!r}")
     if hashing or backend == "hashing":
+        if streams is not None or threads is not None:
+            raise UsageError("hashing takes no streams and no threads: one call keeps one core busy")
         return _open_hashing(model, hashing, backend, precision, device)
     from embatch.backends.resolve import resolve
 
-    engine = _engine(backend, device, threads)
+    engine = _engine(backend, precision, device, threads)
     files = resolve(model, offline=offline, on_progress=on_progress)
     if engine == "torch":
         return _open_torch(files, precision, device, streams)
@@ -75,13 +80,16 @@ def open_backend(  # noqa: PLR0913  # one argument for each choice that a user h
             files, precision=precision, streams=streams, threads=threads, calibration=calibration
         )
     except UnsupportedModelError as error:
-        if backend == "openvino" or not _torch_installed():
+        # Threads and int8 are asked of openvino alone: torch could not do as it was told.
+        if backend == "openvino" or threads is not None or precision == "int8" or not _torch_installed():
             raise
         _log.info("%s; torch runs it instead", error)
     return _open_torch(files, precision, device, streams)
 
 
-def _engine(backend: BackendName, device: str | None, threads: int | None) -> Literal["openvino", "torch"]:
+def _engine(
+    backend: BackendName, precision: Precision, device: str | None, threads: int | None
+) -> Literal["openvino", "torch"]:
     on_gpu = device is not None and device != "cpu"
     if backend == "openvino" and on_gpu:
         raise UsageError(
@@ -95,7 +103,8 @@ def _engine(backend: BackendName, device: str | None, threads: int | None) -> Li
         )
     if backend == "torch" or on_gpu:
         return "torch"
-    if backend == "auto" and device is None and threads is None and _torch_installed() and _gpu_visible():
+    openvino_only = threads is not None or precision == "int8"
+    if backend == "auto" and device is None and not openvino_only and _torch_installed() and _gpu_visible():
         return "torch"
     return "openvino"
 
@@ -140,5 +149,15 @@ def _torch_installed() -> bool:
 
 
 def _gpu_visible() -> bool:
-    """Whether an NVIDIA device shows, without asking PyTorch."""
-    return any(Path(name).exists() for name in _GPU_FILES)
+    """Whether PyTorch would find an NVIDIA device, without the seconds that asking it costs."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
+        return False
+    return any(Path(name).exists() for name in GPU_FILES) and not _built_for_cpu()
+
+
+def _built_for_cpu() -> bool:
+    """Whether the installed PyTorch names itself a build without GPU support, such as `2.13.0+cpu`."""
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
