@@ -53,8 +53,7 @@ class Meter:
         self._start = self._last = now
         self._completed = 0
         self._tokens = 0
-        self._rate: float | None = None
-        self._tokens_rate = 0.0
+        self._rate = self._tokens_rate = 0.0  # sums of weighted rates; see `look`
 
     def look(
         self, now: float, *, completed: int, failed: int = 0, tokens: int = 0, total: int | None = None
@@ -72,15 +71,17 @@ class Meter:
         if elapsed > 0:
             rate = (completed - self._completed) / elapsed
             tokens_rate = (tokens - self._tokens) / elapsed
-            keep = 0.0 if self._rate is None else 0.5 ** (elapsed / _HALF_LIFE_S)
-            self._rate = keep * (self._rate or 0.0) + (1 - keep) * rate
+            keep = 0.5 ** (elapsed / _HALF_LIFE_S)
+            self._rate = keep * self._rate + (1 - keep) * rate
             self._tokens_rate = keep * self._tokens_rate + (1 - keep) * tokens_rate
             self._last, self._completed, self._tokens = now, completed, tokens
+        # The weights so far add up to this: divided by it, the first seconds count in full instead of from zero.
+        weight = 1 - 0.5 ** ((self._last - self._start) / _HALF_LIFE_S)
         return Progress(
             completed=completed,
             failed=failed,
             total=None if total is None else max(total, completed),
             seconds=now - self._start,
-            rate=max(0.0, self._rate or 0.0),
-            tokens_rate=max(0.0, self._tokens_rate),
+            rate=max(0.0, self._rate / weight) if weight else 0.0,
+            tokens_rate=max(0.0, self._tokens_rate / weight) if weight else 0.0,
         )

@@ -31,6 +31,14 @@ def test_the_rate_follows_a_machine_that_slows_down() -> None:
     assert progress.rate == pytest.approx(10, rel=0.2)
 
 
+def test_a_slow_first_second_is_soon_forgotten() -> None:
+    """After a second of starting up and nine at 10 rows a second, the rate is their mean, not a slow climb."""
+    meter = Meter(0.0)
+    for tenth in range(1, 101):
+        progress = meter.look(tenth / 10, completed=max(0, tenth - 10))
+    assert 8.5 <= progress.rate <= 10
+
+
 def test_what_is_not_known_is_not_told() -> None:
     """Without a total there is neither a percentage nor a time left; an empty run is done."""
     progress = Meter(0.0).look(1.0, completed=5)
