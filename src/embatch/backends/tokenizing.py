@@ -82,7 +82,7 @@ class TextTokenizer:
             spares.append(spare)
         payloads: list[IntArray] = []
         truncated = np.zeros(len(texts), dtype=np.bool_)
-        encodings = self._encode_batch(heads, add_special_tokens=False)
+        encodings = self._encode(heads)
         for row, (encoding, spare) in enumerate(zip(encodings, spares, strict=True)):
             ids = encoding.ids
             if spare and len(ids) < self._room + spare:
@@ -91,6 +91,12 @@ class TextTokenizer:
             payloads.append(self._finished(ids))
         lengths = np.fromiter(map(len, payloads), dtype=np.int32, count=len(payloads))
         return Tokenized(payloads, lengths, truncated)
+
+    def _encode(self, texts: list[str]) -> list[Encoding]:
+        """Without special tokens. One text alone stays in this thread: waking the others costs more than they do."""
+        if len(texts) == 1:
+            return [self._tokenizer.encode(texts[0], add_special_tokens=False)]
+        return self._encode_batch(texts, add_special_tokens=False)
 
     def count(self, texts: Sequence[str], *, prompt: str = "") -> IntArray:
         """`(n,)`: tokens that each text has in full, with `prompt` and special tokens."""

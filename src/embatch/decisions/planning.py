@@ -7,7 +7,7 @@ padding counted, by the rule that the backend declares) and not by a count. It d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from embatch.types import IntArray, Limits
 
     Positions = npt.NDArray[np.intp]
+
+
+_FINEST = 4
+"""Batches smaller than this part of the budget cost more by themselves than they level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,41 @@ def batch_end(ordered: IntArray, start: int, budget: Budget, limits: Limits) -> 
     return start + max(1, fitting)
 
 
-def plan(lengths: IntArray, budget: Budget, limits: Limits) -> list[Positions]:
-    """All batches of a window, as positions into `lengths`: each item in exactly one batch."""
+def share(left: int, longest: int, budget: Budget, streams: int) -> Budget:
+    """The budget of the next batch when `left` tokens are all that the streams still have to do.
+
+    While there is a full batch for each stream this is `budget`. After that the rest is cut ever finer, down to a
+    quarter of it, so that the streams end together instead of one of them computing a last full batch alone. Counts
+    of items are the caller's wish and stay.
+
+    Args:
+        left: tokens of all items that are in no batch yet.
+        longest: tokens of the longest of them, which go into one batch whatever its budget.
+        budget: what a batch may hold otherwise.
+        streams: batches that are computed side by side.
+    """
+    if budget.tokens is None or left >= streams * budget.tokens:
+        return budget
+    fair = -(-left // streams)
+    return replace(budget, tokens=min(budget.tokens, max(fair, budget.tokens // _FINEST, longest)))
+
+
+def plan(lengths: IntArray, budget: Budget, limits: Limits, *, streams: int = 0) -> list[Positions]:
+    """All batches of a window, as positions into `lengths`: each item in exactly one batch.
+
+    Args:
+        lengths: `(n,)` tokens of each item.
+        budget: what a batch may hold.
+        limits: what the backend takes.
+        streams: of a run's last window, whose rest is shared among them; 0 for any other window.
+    """
     positions = order(lengths)
     ordered = lengths[positions]
     batches: list[Positions] = []
-    start = 0
+    start, left = 0, int(ordered.sum())
     while start < len(positions):
-        end = batch_end(ordered, start, budget, limits)
+        end = batch_end(ordered, start, share(left, int(ordered[start]), budget, streams), limits)
+        left -= int(ordered[start:end].sum())
         batches.append(positions[start:end])
         start = end
     return batches

@@ -71,7 +71,8 @@ def forecast(backend: Backend, spec: ModelSpec, budget: Budget, rows: Iterable[I
         result.truncated += sum(slot in window.truncated for slot in window.slots)
         result.pooled += sum(slot in window.pieces for slot in window.slots)
         result.tokens += int(window.lengths.sum())
-        for batch in plan(window.lengths, budget, backend.limits):
+        streams = backend.streams if window.last else 0
+        for batch in plan(window.lengths, budget, backend.limits, streams=streams):
             result.batches += 1
             result.padded_tokens += cost(window.lengths[batch], backend.limits.cost)
     return result

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embatch.decisions.planning import Budget, batch_end, order
+from embatch.decisions.planning import Budget, batch_end, order, share
 from embatch.errors import BackendError, ItemBackendError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Batch:
     budget: Budget
     """What it was formed under."""
     fresh: bool = True
-    """False for a retry, whose size says nothing about budgets."""
+    """False for a retry or a levelled rest, whose size says nothing about budgets."""
 
     @property
     def payloads(self) -> list[object]:
@@ -56,14 +56,20 @@ class BatchFormer:
 
     Args:
         limits: what the backend takes.
+        streams: how many ask for batches.
         budget: asked each time a batch is formed.
         next_window: blocks until the next window is ready; None when there is none any more.
     """
 
     def __init__(
-        self, limits: Limits, budget: Callable[[], Budget], next_window: Callable[[], Window | None]
+        self,
+        limits: Limits,
+        streams: int,
+        budget: Callable[[], Budget],
+        next_window: Callable[[], Window | None],
     ) -> None:
         self._limits = limits
+        self._streams = streams
         self._budget = budget
         self._next_window = next_window
         self._lock = threading.Lock()  # over the state below; never held while waiting
@@ -73,6 +79,7 @@ class BatchFormer:
         self._positions: Positions = order(np.empty(0, np.int32))
         self._ordered: IntArray = np.empty(0, np.int32)
         self._at = 0
+        self._left = 0  # tokens of the window's items from `_at` on
         self._ended = False
         self._failures_in_a_row = 0
 
@@ -136,11 +143,15 @@ class BatchFormer:
                 return self._retries.popleft()
             if self._window is None or self._at >= len(self._positions):
                 return None
-            budget = self._budget()
+            wanted = self._budget()
+            budget = wanted
+            if self._window.last:
+                budget = share(self._left, int(self._ordered[self._at]), wanted, self._streams)
             end = batch_end(self._ordered, self._at, budget, self._limits)
             units = self._positions[self._at : end].tolist()
+            self._left -= int(self._ordered[self._at : end].sum())
             self._at = end
-            return Batch(self._window, units, budget)
+            return Batch(self._window, units, budget, fresh=budget == wanted)
 
     def _enter(self, window: Window | None) -> None:
         if window is None:
@@ -149,4 +160,5 @@ class BatchFormer:
         self._window = window
         self._positions = order(window.lengths)
         self._ordered = window.lengths[self._positions]
+        self._left = int(self._ordered.sum())
         self._at = 0

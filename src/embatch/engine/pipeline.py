@@ -79,9 +79,12 @@ class Pipeline:
         self._tuner = tuner
         self._store = store
         self._store_lock = threading.Lock()
+        if store is not None and recall is None:
+            # What is handed over is in the store: only the windows in flight need remembering.
+            remember = _IN_FLIGHT * window_items
         self._maker = WindowMaker(backend, spec, self.report, window_items=window_items, remember=remember)
         self._earlier = _Earlier(remember, recall)
-        self._former = BatchFormer(backend.limits, tuner.next_budget, self._next_window)
+        self._former = BatchFormer(backend.limits, backend.streams, tuner.next_budget, self._next_window)
         self._ready: queue.Queue[Window | None] = queue.Queue(_AHEAD)
         self._room = threading.Semaphore(_IN_FLIGHT)
         self._changed = threading.Condition()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
     from embatch.types import Backend, FloatArray, IntArray, ModelSpec, Report
 
-_FIRST_ITEMS = 256  # the first window is small, so that the device starts while the rest is still being read
-_GROWTH = 4
+# The first window is small, so that the device starts while the rest is still being read.
+_FIRST_ITEMS, _ITEMS_GROWTH = 256, 4
+_FIRST_CHARS, _CHARS_GROWTH = 1 << 16, 8
 _WINDOW_CHARS = 8_000_000  # bounds memory when the texts are long
+_GROWN = 8  # windows after which both have long reached their bounds
 
 
 @dataclass(slots=True)
@@ -60,6 +62,8 @@ class Window:
     """Slots whose text was cut."""
     pending: int = 0
     """Units that have neither a vector nor an error yet."""
+    last: bool = False
+    """Whether no row comes after it."""
 
     def set_units(self, units: Sequence[int], vectors: FloatArray) -> None:
         """Take the vectors `(len(units), dim)` of some units."""
@@ -133,6 +137,7 @@ class WindowMaker:
         self._window_items = window_items
         self._remember = remember
         self._seen: OrderedDict[bytes, int] = OrderedDict()  # digest -> first row
+        self._reader = _RowReader()
         self._number = 0
         self._row = 0
 
@@ -143,11 +148,14 @@ class WindowMaker:
 
     def read(self, rows: Iterator[Item | BadItem]) -> Window | None:
         """The next window's rows, validated and with repeats found; None at the end. Nothing is tokenised yet."""
-        size = min(self._window_items, _FIRST_ITEMS * _GROWTH**self._number)
-        taken = _take(rows, size, _WINDOW_CHARS)
+        grown = min(self._number, _GROWN)
+        size = min(self._window_items, _FIRST_ITEMS * _ITEMS_GROWTH**grown)
+        chars = min(_WINDOW_CHARS, _FIRST_CHARS * _CHARS_GROWTH**grown)
+        taken = self._reader.take(rows, size, chars)
         if not taken:
             return None
         window = Window(self._number, self._row, [], [], [], np.empty((0, 0), np.float32))
+        window.last = self._reader.ended(rows)
         local: dict[bytes, int] = {}
         for offset, row in enumerate(taken):
             digest = self._admit(window, offset, row)
@@ -248,23 +256,47 @@ class WindowMaker:
         return [piece for piece in pieces if not piece.isspace()]
 
 
+class _RowReader:
+    """Takes rows by the window and looks one row ahead; what the source raises comes after the rows before it."""
+
+    def __init__(self) -> None:
+        self._held: list[Item | BadItem] = []
+        self._error: Exception | None = None
+
+    def take(self, rows: Iterator[Item | BadItem], size: int, chars: int) -> list[Item | BadItem]:
+        """Up to `size` rows, the last of which is the one that fills `chars` characters of text."""
+        if self._error is not None:
+            raise self._error
+        taken: list[Item | BadItem] = []
+        held, self._held = self._held, []
+        try:
+            for row in islice(chain(held, rows), size):
+                taken.append(row)
+                if isinstance(row, Item) and isinstance(row.text, str):
+                    chars -= len(row.text)
+                    if chars <= 0:
+                        break
+        except Exception as error:
+            if not taken:
+                raise
+            self._error = error
+        return taken
+
+    def ended(self, rows: Iterator[Item | BadItem]) -> bool:
+        """Whether nothing comes any more, not even an error."""
+        if self._error is None:
+            try:
+                self._held = list(islice(rows, 1))
+            except Exception as error:  # noqa: BLE001  # raised when its turn comes
+                self._error = error
+        return not self._held and self._error is None
+
+
 def finish_vectors(vectors: FloatArray, spec: ModelSpec) -> FloatArray:
     """Cut the backend's vectors to the dimensions asked for, and normalise again where the model does."""
     if vectors.shape[1] == spec.dimensions:
         return vectors
     return cut(vectors, spec.dimensions, spec.normalize)
-
-
-def _take(rows: Iterator[Item | BadItem], size: int, chars: int) -> list[Item | BadItem]:
-    """Up to `size` rows, and no more than one beyond `chars` characters of text."""
-    taken: list[Item | BadItem] = []
-    while len(taken) < size and chars > 0:
-        some = list(islice(rows, min(64, size - len(taken))))
-        if not some:
-            break
-        chars -= sum(len(row.text) for row in some if isinstance(row, Item) and isinstance(row.text, str))
-        taken.extend(some)
-    return taken
 
 
 def check_text(text: object) -> ItemError | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 
-from embatch.backends.openvino import OpenVINOBackend
+from embatch.backends.openvino import OpenVINOBackend, requests
 from embatch.errors import BackendClosedError, UsageError
 from embatch.types import Backend, CostRule
 
@@ -89,6 +90,42 @@ def test_no_padding_beyond_the_last_position(
     assert backend.spec.max_tokens == positions
     assert max(map(len, cast("Any", payloads))) == positions
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_batches_of_full_length_get_a_variant_that_answers_the_same(
+    backend: OpenVINOBackend, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the number of tokens compiled in, vectors stay the same, for padded rows too; it is compiled once."""
+    monkeypatch.setattr(requests, "_WORTH_COMPILING", 3)
+    payloads = backend.tokenize(texts).payloads
+    compiled: list[object] = []
+    compile_model = backend._core.compile_model
+
+    def count_and_compile(*arguments: object) -> object:
+        compiled.append(arguments)
+        return compile_model(*arguments)
+
+    monkeypatch.setattr(backend, "_core", SimpleNamespace(compile_model=count_and_compile))
+    before = backend.embed(payloads)
+    answers = [backend.embed(payloads[::-1])[::-1] for _ in range(6)]
+    assert len(compiled) == 1
+    for after in answers:
+        np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+def test_a_variant_that_cannot_be_compiled_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
+    """The general model does the same; the attempt is made once."""
+    attempts = []
+
+    def fail() -> object:
+        attempts.append(1)
+        raise RuntimeError("cannot reshape")
+
+    full = requests.FullLength(8, fail)
+    with caplog.at_level("DEBUG", logger="embatch"):
+        assert [full.get() for _ in range(100)] == [None] * 100
+    assert len(attempts) == 1
+    assert "cannot reshape" in caplog.text
 
 
 def test_answers_are_the_callers_own(backend: OpenVINOBackend) -> None:

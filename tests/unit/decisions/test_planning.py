@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embatch.decisions.planning import Budget, batch_end, cost, order, plan
+from embatch.decisions.planning import Budget, batch_end, cost, order, plan, share
 from embatch.errors import UsageError
 from embatch.types import CostRule, Limits
 
@@ -52,6 +52,35 @@ def test_batches_are_filled(lengths: np.ndarray, tokens: int, rule: CostRule) ->
         end = batch_end(ordered, start, Budget(tokens=tokens), Limits(cost=rule))
         assert end == len(ordered) or cost(ordered[start : end + 1], rule) > tokens
         start = end
+
+
+@given(lengths=lengths_lists, tokens=st.integers(8, 5000), rule=rules, streams=st.integers(1, 8))
+def test_a_shared_rest_loses_nothing_and_keeps_to_the_budget(
+    lengths: np.ndarray, tokens: int, rule: CostRule, streams: int
+) -> None:
+    """The last window's batches hold each item once and are no larger than any other's."""
+    batches = plan(lengths, Budget(tokens=tokens), Limits(cost=rule), streams=streams)
+    planned = np.concatenate(batches) if batches else np.array([], dtype=np.intp)
+    assert sorted(planned.tolist()) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or cost(lengths[batch], rule) <= tokens for batch in batches)
+
+
+def test_the_rest_is_shared_among_the_streams() -> None:
+    """Two streams and three half-full batches' worth of work: neither ends a whole batch after the other."""
+    sizes = [len(batch) for batch in plan(np.full(32, 50, np.int32), Budget(tokens=800), Limits(), streams=2)]
+    assert sizes == [16, 8, 4, 4]
+    assert [len(b) for b in plan(np.full(32, 50, np.int32), Budget(tokens=800), Limits())] == [16, 16]
+
+
+@given(left=st.integers(1, 10**6), tokens=st.integers(1, 10**5), streams=st.integers(1, 64))
+def test_a_share_is_within_a_quarter_and_the_whole_budget(left: int, tokens: int, streams: int) -> None:
+    """Full batches while there is one for every stream, never crumbs; a count is left as it is."""
+    shared = share(left, 1, Budget(tokens=tokens, items=7), streams)
+    assert shared.items == 7
+    assert shared.tokens is not None
+    assert tokens // 4 <= shared.tokens <= tokens
+    assert shared.tokens == tokens or left < streams * tokens
+    assert share(left, 1, Budget(items=7), streams) == Budget(items=7)
 
 
 @given(lengths=lengths_lists)

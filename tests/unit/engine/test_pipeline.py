@@ -235,7 +235,10 @@ def test_fewer_dimensions_are_cut_and_normalised(fake_backend: type[FakeBackend]
     np.testing.assert_allclose(vectors[0], cut / np.linalg.norm(cut), atol=1e-6)
 
 
-def test_what_the_source_raises_comes_after_the_rows_before_it(fake_backend: type[FakeBackend]) -> None:
+@pytest.mark.parametrize("window_items", [1, 2, 4096])
+def test_what_the_source_raises_comes_after_the_rows_before_it(
+    fake_backend: type[FakeBackend], window_items: int
+) -> None:
     """Rows read before a source breaks are handed over, then its error is raised."""
 
     def rows() -> Iterator[Item]:
@@ -243,7 +246,7 @@ def test_what_the_source_raises_comes_after_the_rows_before_it(fake_backend: typ
         raise RowError("the disk is gone")
 
     seen: list[str] = []
-    blocks = pipeline(fake_backend(), window_items=1).run(rows())
+    blocks = pipeline(fake_backend(), window_items=window_items).run(rows())
     with pytest.raises(RowError, match="disk"):
         seen.extend(item.text for block in blocks for item in block.items)
     assert seen == ["a", "b"]

@@ -18,7 +18,7 @@ from embatch.backends.openvino import device
 from embatch.backends.openvino.batches import pad
 from embatch.backends.openvino.failures import reading, running
 from embatch.backends.openvino.graphs import build_model
-from embatch.backends.openvino.requests import RequestPool
+from embatch.backends.openvino.requests import FullLength, RequestPool
 from embatch.backends.openvino.selfcheck import is_exact_enough
 from embatch.backends.tokenizing import TextTokenizer
 from embatch.errors import BackendClosedError, BackendError, UsageError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _LIMITS = Limits(cost=CostRule.PADDED, budgets=(64, 32_768), first_budget=1024)
 _NO_LIMIT = 2**31 - 1
+_COPIED = 1 << 29  # bytes of weights, as they are in the graph, up to which the longest batches get a copy
 
 
 class OpenVINOBackend:
@@ -83,7 +84,11 @@ class OpenVINOBackend:
             # What int8 leaves exact runs in what the processor is fastest in.
             rest = device.native_precision(self._core) if self._precision == "int8" else self._precision
             options = device.compile_options(rest, streams=self.streams, threads=threads)
-            self._pool = RequestPool(self._core.compile_model(model, "CPU", options), self.streams)
+            self._pool = RequestPool(
+                self._core.compile_model(model, "CPU", options),
+                self.streams,
+                full_length=self._full_length(model, options),
+            )
         self._closed = False
 
     def tokenize(self, texts: Sequence[str], *, prompt: str = "") -> Tokenized:
@@ -138,6 +143,19 @@ class OpenVINOBackend:
             return build_model(self._layout)
         with reading(self._quantized):
             return self._core.read_model(self._quantized)
+
+    def _full_length(self, model: Any, options: dict[str, Any]) -> FullLength | None:
+        """The longest batches' own variant of the model; None where a second copy of the weights is too large."""
+        tokens = self._tokenizer.max_tokens
+        if sum(op.get_byte_size() for op in model.get_ops() if op.get_type_name() == "Constant") > _COPIED:
+            return None
+
+        def compile_variant() -> Any:
+            variant = model.clone()
+            variant.reshape({number: [-1, tokens] for number in range(len(variant.inputs))})
+            return self._core.compile_model(variant, "CPU", options)
+
+        return FullLength(tokens, compile_variant)
 
     def _quantize(self, calibration: Sequence[str] | None) -> Path:
         """The model's file in int8, made if it is not there; its calibration becomes part of the revision."""

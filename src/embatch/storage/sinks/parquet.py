@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 SPEC_KEY = "embatch.spec"
 OUTPUT_KEY = "embatch.output"
-_GROUP_BYTES = 16 << 20  # of vectors, and as much of strings; 10,000 rows of 384 dimensions
+_GROUP_BYTES = (
+    8 << 20
+)  # of vectors, and as much of strings: 5,461 rows of 384. Writing takes some four times as much
 _GROUP_ROWS = 65_536
 _VECTOR_COLUMN = "vector.list.element"
 _ELEMENTS: dict[Output, pa.DataType] = {
