@@ -29,7 +29,7 @@ QUICK = {"short": 200, "mixed": 40}
 _COLD = 4  # the cold run has so many times the sweep's texts: a search needs batches to end
 _HOPELESS = 0.7  # of the best rate after the first round
 _FULL = 3  # a budget must leave each stream so many batches, or it measures idle streams
-_SCALE = {"openvino": 1.0, "torch": 0.5, "hashing": 8.0}
+_SCALE = {"openvino": 1.0, "torch": 0.5, "hashing": 40.0}
 """Texts of each backend against `SWEEP`: so that a pass takes seconds, neither more nor less."""
 
 
@@ -131,6 +131,7 @@ class Sweep:
             self._budgets.append(cold["budget"])
         ways: list[tuple[str, dict[str, Any]]] = [(str(size), {"budget": size}) for size in self._budgets]
         ways += [("count", {"count": COUNT}), ("count in order", {"in_order": COUNT})]
+        ways.append(("documents", {"documents": True}))
         for way, how in (
             ways[place] for place in map(int, rotated([str(i) for i in range(len(ways))], number * 3))
         ):
@@ -186,6 +187,8 @@ def summarise(passes: list[dict[str, Any]], *, cold_texts: int) -> dict[str, Any
         "cost_in_10000_texts": spread(ratios(lost, whole)),
         "against_count_in_order": spread(ratios(column("count in order"), final)),
         "against_count_sorted": spread(ratios(column("count"), final)),
+        "documents_against_count_in_order": spread(ratios(column("count in order"), column("documents"))),
+        "documents_against_count_sorted": spread(ratios(column("count"), column("documents"))),
     }
 
 
@@ -200,6 +203,8 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             _percent(one["cost_in_10000_texts"]),
             f"{one['against_count_in_order']['median']:.2f}",
             f"{one['against_count_sorted']['median']:.2f}",
+            f"{one['documents_against_count_in_order']['median']:.2f}",
+            f"{one['documents_against_count_sorted']['median']:.2f}",
         ]
         for backend, sets in result["summary"].items()
         for name, one in sets.items()
@@ -212,6 +217,8 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "cost in 10,000 texts",
         f"× {COUNT} texts, input order",
         f"× {COUNT} texts, sorted",
+        f"`BatchTuner` × {COUNT}, input order",
+        f"`BatchTuner` × {COUNT}, sorted",
     ]
     return {"tuner": f"{markdown.table(head, rows)}\n\n{markdown.footnote(result)}"}
 

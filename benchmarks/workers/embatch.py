@@ -7,17 +7,19 @@ nothing but the warm process. The command `tune` fixes how the next passes form 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.workers.protocol import serve
-from embatch import Embedder
+from embatch import BatchTuner, Embedder
 from embatch.decisions.tuning import BudgetTuner
-from embatch.engine.tuners import FixedCount, SharedTuner
+from embatch.engine.tuners import CountTuner, FixedCount, SharedTuner
 
 if TYPE_CHECKING:
     from benchmarks.workers.protocol import FloatArray
+    from embatch.engine.tuners import Tuner
 
 
 class Embatch:
@@ -54,7 +56,8 @@ class Embatch:
 
         Args:
             how: `budget=N` padded tokens, `count=N` texts sorted by length, `in_order=N` texts in the order given,
-                `cold=True` a new search each pass; nothing: the embedder's own tuner, which stays warm.
+                `cold=True` a new search each pass, `documents=True` a new `BatchTuner` each pass; nothing: the
+                embedder's own tuner, which stays warm.
         """
         self._how = how
         limits = self.embedder.backend.limits
@@ -69,7 +72,7 @@ class Embatch:
         if "in_order" in self._how:
             self._details = {}
             return self._in_order(texts, self._how["in_order"])
-        tuner = self._tuner()
+        tuner = self._tuner(texts)
         result = self.embedder.embed(texts, tuner=tuner)
         report = result.report
         self._details = {
@@ -94,12 +97,15 @@ class Embatch:
         """Budget, tokens, padding and rows computed, from the run's report."""
         return self._details
 
-    def _tuner(self) -> SharedTuner | FixedCount | None:
+    def _tuner(self, texts: list[str]) -> Tuner | None:
         if "count" in self._how:
             return FixedCount(self._how["count"])
         if not self._how:
             return None
         limits = self.embedder.backend.limits
+        if "documents" in self._how:
+            longest = self.embedder.spec.max_tokens
+            return CountTuner(BatchTuner(), texts, None, limits=limits, max_tokens=longest, lock=Lock())
         low, high = limits.budgets
         fixed = self._how.get("budget")
         return SharedTuner(BudgetTuner(low=low, high=high, first=limits.first_budget, fixed=fixed))

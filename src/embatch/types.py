@@ -208,6 +208,8 @@ class BatchRecord:
     """Tokens of all its items, padding not counted."""
     seconds: float
     out_of_memory: bool = False
+    fresh: bool = True
+    """False for a retry or a levelled rest: it says nothing about the budget."""
 
 
 @dataclass(slots=True, kw_only=True)

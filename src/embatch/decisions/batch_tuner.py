@@ -96,7 +96,17 @@ class BatchTuner:
         self.current_size = size
         return size
 
-    def record(
+    def begin(self, size: int, *, document_type: str | None = None) -> None:
+        """Start learning a kind of document at `size` instead of the prior, for who knows what the device likes.
+
+        Once something of this kind was suggested, nothing changes.
+        """
+        kind = document_type or _DEFAULT_TYPE
+        if kind not in self._searches:
+            first = min(self.max_size, max(self.min_size, size))
+            self._searches[kind] = Search(self._sizes(first), first)
+
+    def record(  # noqa: PLR0913  # all that may be known of one call, each by name
         self,
         *,
         batch_size: int,
@@ -107,6 +117,7 @@ class BatchTuner:
         document_type: str | None = None,
         memory_percent: float | None = None,
         out_of_memory: bool = False,
+        suggested: int | None = None,
     ) -> None:
         """Take what a call did.
 
@@ -119,12 +130,15 @@ class BatchTuner:
             document_type: as given to `suggest_batch_size`.
             memory_percent: how full the memory was, 0 to 100.
             out_of_memory: the call did not fit: this size and larger ones are never suggested again.
+            suggested: the suggestion that the call followed, where its documents were so much longer or shorter than
+                the mean that it held another number of them; 0 if it followed none and teaches nothing.
         """
+        size = batch_size if suggested is None else suggested
         kind = document_type or _DEFAULT_TYPE
         length = sum(len(d) for d in documents) if characters is None else characters
         search = self._search(document_type, documents)
         if out_of_memory:
-            search.forbid(batch_size)
+            search.forbid(size)
             self.current_size = search.best
             return
         record = CountRecord(
@@ -134,7 +148,7 @@ class BatchTuner:
         self._tracked += 1
         if seconds > 0:
             # Tokens or characters, not documents, a second: a call of longer documents is not a slower size.
-            search.observe(batch_size, (tokens or length or batch_size) / seconds)
+            search.observe(size, (tokens or length or batch_size) / seconds)
 
     def get_statistics(self) -> dict[str, Any]:
         """What it has seen and learned.

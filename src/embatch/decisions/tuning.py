@@ -24,7 +24,7 @@ _MIN_ROUNDS = 4
 _MAX_ROUNDS = 10
 _CLEAR_GAIN = 0.12  # so large a gain needs only two rounds
 _CLEAR_ROUNDS = 2
-_FULL = 0.6  # a batch this much smaller than its budget says nothing about the budget
+_FULL = 0.6  # of its budget: a smaller batch says nothing about the budget
 _WATCH_EVERY = 400  # settled batches between two looks at the neighbours
 
 
@@ -201,10 +201,8 @@ class BudgetTuner:
             did_not_fit = min(batch.budget or batch.longest * batch.items, batch.longest * batch.items)
             self._search.forbid(max(self._low, did_not_fit))
             return
-        too_small = batch.longest * batch.items < _FULL * batch.budget and batch.longest * 2 <= batch.budget
-        if too_small or batch.seconds <= 0:
-            return
-        self._search.observe(batch.budget, batch.tokens / batch.seconds)
+        if is_full(batch) and batch.seconds > 0:
+            self._search.observe(batch.budget, batch.tokens / batch.seconds)
 
     def pressure(self, used: float, *, high: float = 0.9, low: float = 0.75) -> None:
         """Take how full the memory is, 0 to 1: above `high` the budget halves, below `low` it may grow again."""
@@ -217,6 +215,12 @@ class BudgetTuner:
 
     def _bounded(self, budget: int) -> int:
         return budget if self._pressed is None else min(budget, self._pressed)
+
+
+def is_full(batch: BatchRecord) -> bool:
+    """Whether what a batch did says something about the budget that it was formed under."""
+    padded = batch.longest * batch.items
+    return batch.fresh and (padded >= _FULL * batch.budget or batch.longest * 2 > batch.budget)
 
 
 def _doublings(low: int, high: int, first: int) -> list[int]:

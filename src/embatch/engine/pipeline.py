@@ -265,8 +265,7 @@ class Pipeline:
     def _record(self, batch: Batch, seconds: float) -> None:
         record = _record(batch, seconds)
         padded = record.longest * record.items
-        if batch.fresh:
-            self._tuner.record(record)
+        self._tuner.record(record)
         with self._changed:
             report = self.report
             report.batches += 1
@@ -442,4 +441,5 @@ def _record(batch: Batch, seconds: float, *, out_of_memory: bool = False) -> Bat
         tokens=int(lengths.sum()),
         seconds=seconds,
         out_of_memory=out_of_memory,
+        fresh=batch.fresh,
     )

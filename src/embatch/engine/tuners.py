@@ -10,13 +10,16 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from embatch.decisions.planning import Budget
+from embatch.decisions.tuning import is_full
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embatch.decisions.batch_tuner import BatchTuner
     from embatch.decisions.tuning import BudgetTuner
-    from embatch.types import BatchRecord
+    from embatch.types import BatchRecord, Limits
+
+_CHARACTERS_PER_TOKEN = 4  # of English; exact enough where only ratios count
 
 
 class Tuner(Protocol):
@@ -108,33 +111,57 @@ class FixedCount:
 class CountTuner:
     """A number of documents a batch, asked from a `BatchTuner` and told to it.
 
+    The number holds for documents of mean length: batches get the tokens that so many of those have, since a batch of
+    the longest documents costs ten times one of the shortest. What is searched is the same curve.
+
     Args:
         tuner: the decider, which reads the memory itself.
         documents: the texts of this call: how long they are is the prior.
         document_type: the kind of documents, for a profile of its own.
+        limits: of the backend: where its budgets start.
+        max_tokens: longest document in tokens; what is longer counts as this long.
+        lock: one for all calls that share the tuner.
     """
 
     budget = 0
 
     def __init__(
-        self, tuner: BatchTuner, documents: Sequence[str], document_type: str | None, lock: threading.Lock
+        self,
+        tuner: BatchTuner,
+        documents: Sequence[str],
+        document_type: str | None,
+        *,
+        limits: Limits,
+        max_tokens: int,
+        lock: threading.Lock,
     ) -> None:
         self._tuner = tuner
         self._documents = documents
         self._type = document_type
-        self._lock = lock  # one for all calls that share the tuner
-        self._characters = sum(map(len, documents)) / max(1, len(documents))
+        self._lock = lock
+        count = max(1, len(documents))
+        self._characters = sum(map(len, documents)) / count
+        cut = (min(max_tokens, 1 + len(document) / _CHARACTERS_PER_TOKEN) for document in documents)
+        self._mean_tokens = max(1.0, sum(cut) / count)
+        self._suggested: dict[int, int] = {}  # budget in tokens -> suggestion behind it
+        with lock:
+            tuner.begin(round(limits.first_budget / self._mean_tokens), document_type=document_type)
 
     def next_budget(self) -> Budget:
-        """What the next batch may hold, in documents."""
+        """What the next batch may hold: the tokens of so many documents, and no more of them than the tuner may say."""
         with self._lock:
-            return Budget(items=self._tuner.suggest_batch_size(self._documents, document_type=self._type))
+            size = self._tuner.suggest_batch_size(self._documents, document_type=self._type)
+            tokens = round(size * self._mean_tokens)
+            self._suggested[tokens] = size
+            return Budget(tokens=tokens, items=self._tuner.max_size)
 
     def record(self, batch: BatchRecord) -> None:
         """Take what a batch did."""
+        followed = self._suggested.get(batch.budget, 0) if is_full(batch) else 0
         with self._lock:
             self._tuner.record(
                 batch_size=batch.items,
+                suggested=None if batch.out_of_memory else followed,
                 seconds=batch.seconds,
                 characters=round(self._characters * batch.items),
                 tokens=batch.tokens,

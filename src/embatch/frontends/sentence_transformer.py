@@ -124,7 +124,14 @@ class SentenceTransformerEmbedder:
         texts = list(texts)
         tuner: CountTuner | FixedCount = FixedCount(self._batch_size)
         if self.batch_tuner is not None and all(isinstance(text, str) for text in texts):
-            tuner = CountTuner(self.batch_tuner, texts, document_type, self._lock)
+            tuner = CountTuner(
+                self.batch_tuner,
+                texts,
+                document_type,
+                limits=self._embedder.backend.limits,
+                max_tokens=self._embedder.spec.max_tokens,
+                lock=self._lock,
+            )
         vectors: FloatArray = self._embedder.embed(texts, tuner=tuner).vectors
         return vectors
 

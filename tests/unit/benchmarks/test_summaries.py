@@ -100,6 +100,7 @@ def test_tuner_summary() -> None:
             way(number, "1024", 1.0),
             way(number, "count", 1.54),
             way(number, "count in order", 2.2),
+            way(number, "documents", 1.1),
             way(number, "best", 10.0),
         ]
         for number in range(2)
@@ -111,6 +112,8 @@ def test_tuner_summary() -> None:
     assert found["cost_in_10000_texts"]["median"] == pytest.approx(0.01)
     assert found["against_count_in_order"]["median"] == 2.0
     assert found["against_count_sorted"]["median"] == 1.4
+    assert found["documents_against_count_in_order"]["median"] == 2.0
+    assert found["documents_against_count_sorted"]["median"] == 1.4
 
 
 def test_best_budget_ignores_those_that_left_the_race() -> None:

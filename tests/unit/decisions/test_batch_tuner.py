@@ -129,3 +129,25 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, Any]) -> Non
     """Each wrong setting is a UsageError."""
     with pytest.raises(UsageError):
         BatchTuner(**options)
+
+
+def test_who_knows_the_device_may_say_where_to_begin() -> None:
+    """`begin` replaces the prior of a kind that is new, within the bounds, and of no other."""
+    tuner = BatchTuner()
+    tuner.begin(3, document_type="notes")
+    assert tuner.suggest_batch_size(["x"], document_type="notes") == 10
+    tuner.begin(200, document_type="notes")
+    assert tuner.suggest_batch_size(["x"], document_type="notes") == 10
+    assert tuner.suggest_batch_size(["x"]) == 100
+
+
+def test_a_call_that_followed_no_suggestion_is_counted_and_teaches_nothing() -> None:
+    """Only what followed a suggestion is compared; all calls are in the statistics."""
+    tuner = BatchTuner()
+    size = tuner.suggest_batch_size(["x" * 100])
+    for _ in range(50):
+        tuner.record(batch_size=size // 3, suggested=0, seconds=1.0, documents=["x"])
+    assert tuner.suggest_batch_size(["x" * 100]) == size
+    assert tuner.get_statistics()["batches_tracked"] == 50
+    tuner.record(batch_size=size // 3, suggested=size, seconds=1.0, documents=["x"])
+    assert {tuner.suggest_batch_size(["x" * 100]) for _ in range(3)} != {size}

@@ -47,6 +47,17 @@ def test_with_the_flag_the_tuner_chooses(how: str, monkeypatch: pytest.MonkeyPat
     assert statistics["avg_doc_size"] == pytest.approx(np.mean([len(text) for text in TEXTS]), rel=0.01)
 
 
+def test_tuned_batches_hold_the_tokens_of_so_many_documents_of_mean_length() -> None:
+    """A batch of long documents holds fewer of them than one of short ones, and begins where the backend says."""
+    backend = FakeBackend()
+    texts = [f"{i} " + " ".join(["w"] * (2 if i % 2 else 120)) for i in range(400)]
+    with embedder(backend, batch_tuner=BatchTuner(min_size=2, initial_size=2)) as e:
+        e.embed_batch(texts)
+    long = [len(batch) for batch in backend.batches if len(str(batch[0]).split()) > 50]
+    short = [len(batch) for batch in backend.batches if len(str(batch[-1]).split()) < 50]
+    assert max(long) < max(short)
+
+
 def test_one_text_is_one_vector() -> None:
     """embed_text has the shape (d,) and raises the text's own error."""
     backend = FakeBackend()
