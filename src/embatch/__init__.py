@@ -16,7 +16,8 @@ from embatch._version import __version__
 
 if TYPE_CHECKING:
     from embatch.errors import EmbatchError, ItemError, ItemsFailedError
-    from embatch.frontends.embedder import Embedder, EmbedResult, embed
+    from embatch.frontends.embedder import Embedder, EmbedResult
+    from embatch.frontends.one_call import embed
     from embatch.frontends.sentence_transformer import BatchTuner, SentenceTransformerEmbedder
     from embatch.types import BadItem, Block, Item, ItemFailure, ModelSpec, Report
 
@@ -40,7 +41,8 @@ __all__ = [
 
 _HOME = {
     "embatch.errors": ["EmbatchError", "ItemError", "ItemsFailedError"],
-    "embatch.frontends.embedder": ["EmbedResult", "Embedder", "embed"],
+    "embatch.frontends.embedder": ["EmbedResult", "Embedder"],
+    "embatch.frontends.one_call": ["embed"],
     "embatch.frontends.sentence_transformer": ["BatchTuner", "SentenceTransformerEmbedder"],
     "embatch.types": ["BadItem", "Block", "Item", "ItemFailure", "ModelSpec", "Report"],
 }  # module -> public names that it defines

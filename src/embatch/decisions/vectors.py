@@ -85,6 +85,11 @@ def quantize(vectors: FloatArray, output: Output) -> npt.NDArray[Any]:
     raise UsageError(f"output must be float32, float16, int8 or binary, not {output!r}")
 
 
+def row_bytes(dimensions: int, output: Output) -> int:
+    """Bytes of one vector in this form."""
+    return int(quantize(np.zeros((1, dimensions), np.float32), output).nbytes)
+
+
 def _float16(vectors: FloatArray) -> npt.NDArray[np.float16]:
     largest = float(np.abs(vectors).max(initial=0.0, where=~np.isnan(vectors)))
     if largest > _FLOAT16_MAX:

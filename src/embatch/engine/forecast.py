@@ -15,7 +15,7 @@ from embatch.engine.window import WindowMaker
 from embatch.types import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from embatch.decisions.planning import Budget
     from embatch.types import Backend, BadItem, Item, ModelSpec
@@ -30,6 +30,8 @@ class Forecast:
     """Rows that will have no vector: empty, broken, no text."""
     distinct: int = 0
     """Texts that will be computed."""
+    stored: int = 0
+    """Texts whose vector is already there, from a cache or an interrupted run."""
     duplicates: int = 0
     """Rows that will take the vector of an equal text."""
     truncated: int = 0
@@ -46,7 +48,14 @@ class Forecast:
         return 1.0 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
 
 
-def forecast(backend: Backend, spec: ModelSpec, budget: Budget, rows: Iterable[Item | BadItem]) -> Forecast:
+def forecast(
+    backend: Backend,
+    spec: ModelSpec,
+    budget: Budget,
+    rows: Iterable[Item | BadItem],
+    *,
+    known: Callable[[Sequence[bytes]], set[bytes]] | None = None,
+) -> Forecast:
     """Count what embedding `rows` would take.
 
     Args:
@@ -54,13 +63,19 @@ def forecast(backend: Backend, spec: ModelSpec, budget: Budget, rows: Iterable[I
         spec: what would come out.
         budget: what batches would be formed under.
         rows: read once, a window at a time.
+        known: which of some digests have a vector already.
     """
     maker = WindowMaker(backend, spec, Report(), window_items=WINDOW_ITEMS, remember=None)
     source = iter(rows)
     result = Forecast()
     while (window := maker.read(source)) is not None:
         repeated = {slot for slot, _ in window.aliases}
-        maker.tokenize(window, [slot for slot in range(len(window.digests)) if slot not in repeated])
+        wanted = [slot for slot in range(len(window.digests)) if slot not in repeated]
+        if known is not None:
+            there = known([window.digests[slot] for slot in wanted])
+            result.stored += len(there)
+            wanted = [slot for slot in wanted if window.digests[slot] not in there]
+        maker.tokenize(window, wanted)
         computed = set(window.unit_slots)
         result.rows += len(window.items)
         result.failed += len(window.failures) + sum(slot in window.slot_errors for slot in window.slots)

@@ -203,7 +203,7 @@ class WindowMaker:
         window.items.append(row)
         error = check_text(row.text)
         if error is None:
-            return hashlib.blake2b(row.text.encode(), digest_size=16).digest()
+            return text_digest(row.text)
         window.failures[offset] = ItemFailure(
             row=self._row + offset, key=row.key, error=error, source=row.source
         )
@@ -297,6 +297,11 @@ def finish_vectors(vectors: FloatArray, spec: ModelSpec) -> FloatArray:
     if vectors.shape[1] == spec.dimensions:
         return vectors
     return cut(vectors, spec.dimensions, spec.normalize)
+
+
+def text_digest(text: str) -> bytes:
+    """16 bytes that stand for a text in stores."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def check_text(text: object) -> ItemError | None:

@@ -1,4 +1,4 @@
-"""The Python API: `embed` for one call, `Embedder` to keep a model open.
+"""The Python API: `Embedder`, a model kept open.
 
 It wires a backend, a tuner and the pipeline together, for texts that are at hand or arrive one by one. It reads and
 writes no files but the optional cache and the learned budgets.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -22,7 +23,7 @@ from embatch.errors import BadVectorError, ItemsFailedError, TooLongError, Usage
 from embatch.types import BadItem, Item, ItemFailure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         VectorStore,
     )
 
-if TYPE_CHECKING:
     OnProgress = Callable[[str, int, int | None], None]
 
 BackendName = Literal["auto", "openvino", "torch", "hashing"]
@@ -76,6 +76,7 @@ class Embedder:
         output: what vectors are handed back as.
         on_error: raise ItemsFailedError at the first failures, or collect them in the result.
         cache: a file (made if missing) or store that keeps vectors between calls and runs.
+        cache_limit: bytes that a cache file is brought down to on closing, its oldest vectors first.
         budget_tokens: fix the token budget of a batch instead of tuning it.
         batch_size: fix the number of texts in a batch instead of tuning a budget.
         document_type: names the kind of texts: budgets are learned and kept per kind.
@@ -100,6 +101,7 @@ class Embedder:
         output: Output = "float32",
         on_error: OnError = "raise",
         cache: str | Path | VectorStore | None = None,
+        cache_limit: int | None = None,
         budget_tokens: int | None = None,
         batch_size: int | None = None,
         document_type: str = "any",
@@ -113,7 +115,9 @@ class Embedder:
         _one_of("overlong", overlong, ("truncate", "pool", "error"))
         _one_of("output", output, ("float32", "float16", "int8", "binary"))
         _one_of("on_error", on_error, ("raise", "collect"))
-        _positive(budget_tokens=budget_tokens, batch_size=batch_size, dimensions=dimensions)
+        _positive(
+            budget_tokens=budget_tokens, batch_size=batch_size, dimensions=dimensions, cache_limit=cache_limit
+        )
         self._output = output
         self._on_error = on_error
         if isinstance(backend, str):
@@ -138,9 +142,11 @@ class Embedder:
         self._batch_size = batch_size
         self._document_type = document_type
         self._profiles = profiles and budget_tokens is None and batch_size is None
+        self._kept_budget: int | None = None  # the profile that is on disk
         self._tuner = self._make_tuner(budget_tokens)
         self._stores: dict[str, VectorStore] = {}
         self._cache = cache
+        self._cache_limit = cache_limit
         self._lock = threading.Lock()
         self.spec_for(task)  # an unknown task is an error now, not at the first call
 
@@ -284,7 +290,7 @@ class Embedder:
         with self._lock:
             for store in self._stores.values():
                 if store is not self._cache:
-                    store.close()
+                    self._close_own(store)
             self._stores.clear()
 
     def __enter__(self) -> Self:
@@ -331,6 +337,13 @@ class Embedder:
             raise UsageError("no cache was given")
         return self._cache
 
+    def _close_own(self, store: VectorStore) -> None:
+        from embatch.storage.cache import VectorCache
+
+        if self._cache_limit is not None and isinstance(store, VectorCache):
+            store.prune(self._cache_limit)
+        store.close()
+
     def _make_tuner(self, budget_tokens: int | None) -> SharedTuner:
         limits = self.backend.limits
         low, high = limits.budgets
@@ -338,17 +351,19 @@ class Embedder:
         if self._profiles:
             from embatch.storage.profiles import default_profiles
 
-            profile = default_profiles().load(self._profile_key())
+            profile = self._kept_budget = default_profiles().load(self._profile_key())
         first = limits.first_budget
         return SharedTuner(BudgetTuner(low=low, high=high, first=first, profile=profile, fixed=budget_tokens))
 
     def keep_profile(self, report: Report) -> None:
         """Keep the learned budget for the next process, if one was learned."""
-        if self._profiles and self._tuner.learned and report.device_seconds:
+        budget = self._tuner.budget
+        if self._profiles and self._tuner.learned and report.device_seconds and budget != self._kept_budget:
             from embatch.storage.profiles import default_profiles
 
+            self._kept_budget = budget
             rate = report.tokens / report.device_seconds * self.backend.streams
-            default_profiles().save(self._profile_key(), self._tuner.budget, rate)
+            default_profiles().save(self._profile_key(), budget, rate)
 
     def _profile_key(self) -> str:
         return f"{self.backend.spec.fingerprint} {self.backend.device} {self._document_type}"
@@ -371,48 +386,12 @@ class Embedder:
                 "embed takes a list of texts, not one text",
                 hint="Write embed([text]), or embed_query(text) for a query.",
             )
+        if not isinstance(texts, Iterable):
+            raise UsageError(f"embed takes a list of texts, not a value of type {type(texts).__name__}")
         listed = list(texts)
         if keys is not None and len(keys) != len(listed):
             raise UsageError(f"there are {len(listed)} texts but {len(keys)} keys")
         return list(as_items(listed, keys=keys))
-
-
-_open: dict[tuple[tuple[str, Any], ...], Embedder] = {}
-_open_lock = threading.Lock()
-
-
-def embed(
-    texts: Iterable[str],
-    model: str = "minilm",
-    precision: Precision = "auto",
-    task: str | None = None,
-    **options: Any,
-) -> npt.NDArray[Any]:
-    """Vectors of texts, `(n, dim)` float32, row `i` for text `i`.
-
-    The model stays open for the next call with the same arguments; use `Embedder` to decide when it closes.
-
-    Args:
-        texts: any number of strings.
-        model: see `Embedder`.
-        precision: see `Embedder`.
-        task: see `Embedder`.
-        **options: every other argument of `Embedder`, such as `dimensions`, `output` or `on_error`.
-
-    Raises:
-        ItemsFailedError: some texts have no vector; with `on_error="collect"` their rows are NaN instead.
-    """
-    arguments = {"model": model, "precision": precision, "task": task, **options}
-    key = tuple(sorted(arguments.items(), key=lambda pair: pair[0]))
-    with _open_lock:
-        embedder = _open.get(key)
-        if embedder is None:
-            embedder = Embedder(**arguments)
-            for other in _open.values():
-                other.close()
-            _open.clear()
-            _open[key] = embedder
-    return embedder.embed(texts).vectors
 
 
 def _as_rows(texts: Iterable[str | Item | BadItem]) -> Iterator[Item | BadItem]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from embatch.engine.pipeline import Pipeline
     from embatch.frontends.embedder import Embedder
+    from embatch.storage.cache import VectorCache
     from embatch.storage.sources import Sources
     from embatch.types import (
         BadItem,
@@ -66,11 +67,12 @@ class EmbedJob:
         vectors_as: what a number is stored as.
         with_text: store the text beside its vector.
         split: split texts longer than the model; None leaves them to the embedder's rule for overlong texts.
-        cache: a store that outlives the run, beside the run's own journal.
+        cache: a store that outlives the run, beside the run's own journal. The job closes it.
+        cache_limit: bytes that the cache is brought down to when the run has ended, its oldest vectors first.
         fresh: forget what an interrupted run left.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one argument for each choice that a user has
         self,
         embedder: Embedder,
         sources: Sources,
@@ -79,9 +81,12 @@ class EmbedJob:
         vectors_as: Output = "float32",
         with_text: bool = False,
         split: SplitRule | None = None,
-        cache: VectorStore | None = None,
+        cache: VectorCache | None = None,
+        cache_limit: int | None = None,
         fresh: bool = False,
     ) -> None:
+        self._cache = cache
+        self._cache_limit = cache_limit
         self._embedder = embedder
         self._sources = sources
         self._output = output
@@ -138,6 +143,16 @@ class EmbedJob:
             ) from error
         finally:
             self._journal.close()
+            self._close_cache()
+
+    def _close_cache(self) -> None:
+        if self._cache is None:
+            return
+        try:
+            if self._cache_limit is not None:
+                self._cache.prune(self._cache_limit)
+        finally:
+            self._cache.close()
 
     def _run(self) -> Outcome:
         spec = self._embedder.spec
@@ -226,7 +241,7 @@ def split_rows(
     )
 
 
-def open_cache(path: Path | None, spec: ModelSpec) -> VectorStore | None:
+def open_cache(path: Path | None, spec: ModelSpec) -> VectorCache | None:
     """The long-lived cache at `path`, for vectors of this spec; None without a path."""
     if path is None:
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from embatch.decisions import batch_tuner
@@ -121,8 +122,10 @@ class SentenceTransformerEmbedder:
         Raises:
             ItemsFailedError: some texts have no vector; it names them.
         """
-        texts = list(texts)
         tuner: CountTuner | FixedCount = FixedCount(self._batch_size)
+        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+            return self._embedder.embed(texts).vectors  # which says what is wrong with it
+        texts = list(texts)
         if self.batch_tuner is not None and all(isinstance(text, str) for text in texts):
             tuner = CountTuner(
                 self.batch_tuner,

@@ -64,6 +64,12 @@ class _Run(NamedTuple):
     signature: str | None
 
 
+def journal_path(output: Path) -> Path:
+    """Where the journal of a run that makes `output` lies: `.embatch/<name>.run` beside it."""
+    target = output.resolve()
+    return target.parent / FOLDER / f"{target.name}.run"
+
+
 class RunJournal:
     """The `VectorStore` of one run of one output. Made by `open`; ended by `finish`, or kept by `close`.
 
@@ -77,8 +83,7 @@ class RunJournal:
 
     def __init__(self, output: Path, run: _Run) -> None:
         """Only `open` calls this."""
-        target = output.resolve()
-        self.path = target.parent / FOLDER / f"{target.name}.run"
+        self.path = journal_path(output)
         self.resumed = False
         self.stored = 0
         self.changes: list[str] = []

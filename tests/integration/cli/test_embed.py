@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embatch.engine.window import text_digest
 from embatch.frontends.cli import main
+from embatch.storage.journal import RunJournal
 from embatch.types import ModelSpec
 
 if TYPE_CHECKING:
@@ -183,6 +185,46 @@ def test_plan_counts_what_embed_does(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (done["items"], done["embedded"], done["duplicates"], done["failed"]) == (41, 7, 33, 1)
     assert plan["tokens"] == done["tokens"]
     assert plan["estimated_seconds"] >= 0
+
+
+def test_plan_takes_the_arguments_of_embed_and_counts_what_is_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Texts that the cache or an interrupted run has are not counted as work, and no file is touched."""
+    half = jsonl(tmp_path / "half.jsonl", [{"text": f"text {i}"} for i in range(20)])
+    source = jsonl(tmp_path / "in.jsonl", [{"text": f"text {i}"} for i in range(40)])
+    output, cache = tmp_path / "o.parquet", tmp_path / "cache.sqlite"
+    assert embed(half, "--to", tmp_path / "half.parquet", "--cache", cache) == 0
+    spec = ModelSpec.from_json(pq.read_schema(tmp_path / "half.parquet").metadata[b"embatch.spec"].decode())
+    with RunJournal.open(output, spec=spec, settings={}, signature=None) as journal:
+        journal.put(
+            [text_digest(f"text {i}") for i in range(15, 25)], np.ones((10, spec.dimensions), np.float32)
+        )
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    arguments = [source, "--to", str(output), "--with-text", "--dtype", "float16", "--json", *HASHING]
+    plans = []
+    for more in ([], ["--cache", str(cache)], ["--cache", str(cache), "--fresh"], ["--fresh"]):
+        assert main(["plan", *arguments, *more]) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    assert [plan["stored"] for plan in plans] == [10, 25, 20, 0]
+    assert [plan["distinct"] for plan in plans] == [30, 15, 20, 40]
+    assert plans[0]["vector_bytes"] == 40 * spec.dimensions * 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert embed(source, "--to", output, "--cache", cache, "--json") == 0
+    done = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (done["embedded"], done["cached"]) == (15, 25)
+
+
+def test_a_cache_is_kept_within_its_limit(tmp_path: Path) -> None:
+    """The oldest vectors go first, after the run; a limit without a cache is refused."""
+    source = jsonl(tmp_path / "in.jsonl", [{"text": f"text {i}"} for i in range(3000)])
+    cache = tmp_path / "cache.sqlite"
+    assert embed(source, "--to", tmp_path / "a.parquet", "--cache", cache) == 0
+    assert cache.stat().st_size > 4_000_000
+    assert embed(source, "--to", tmp_path / "b.parquet", "--cache", cache, "--cache-limit", 2) == 0
+    assert cache.stat().st_size < 2_200_000
+    assert embed(source, "--to", tmp_path / "c.parquet", "--cache-limit", 2) == 2
 
 
 @pytest.mark.parametrize(

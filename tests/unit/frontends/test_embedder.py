@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from tests.doubles import FakeBackend, Faults
 
+from embatch.decisions.tuning import BudgetTuner
+from embatch.engine.tuners import SharedTuner
 from embatch.errors import (
     EmptyTextError,
     ItemBackendError,
@@ -128,6 +130,38 @@ def test_one_text_instead_of_a_list_is_refused() -> None:
     assert "embed_query" in caught.value.hint
 
 
+@pytest.mark.parametrize("value", [None, 5, 1.5, object()])
+def test_what_is_no_list_is_refused(value: object) -> None:
+    """A value that holds no texts is named by its type."""
+    with pytest.raises(UsageError, match=f"of type {type(value).__name__}"):
+        embedder().embed(value)  # type: ignore[arg-type]
+
+
+def test_an_error_in_the_callers_own_generator_is_the_callers() -> None:
+    """What a generator raises comes out as it is."""
+    with pytest.raises(TypeError, match="unsupported operand"):
+        embedder().embed(str(1 + number) for number in [1, None])  # type: ignore[operator]
+
+
+def test_a_learned_budget_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls after the first that learned it cost no write."""
+    saved: list[int] = []
+
+    class Profiles:
+        def load(self, _key: str) -> int | None:
+            return None
+
+        def save(self, _key: str, budget: int, _rate: float) -> None:
+            saved.append(budget)
+
+    monkeypatch.setattr("embatch.storage.profiles.default_profiles", Profiles)
+    with Embedder(backend=FakeBackend()) as e:
+        e._tuner = SharedTuner(BudgetTuner(low=1, high=64, first=8, profile=8))
+        for _ in range(3):
+            e.embed(["a", "b"])
+    assert saved == [8]
+
+
 def test_keys_must_match() -> None:
     """As many keys as texts."""
     with pytest.raises(UsageError, match="2 texts but 1 keys"):
@@ -158,6 +192,18 @@ def test_a_cache_file_keeps_vectors_between_embedders(tmp_path: Path) -> None:
         assert result.report.cached == expected
         assert backend.calls == (0 if expected else 1)
         np.testing.assert_array_equal(result.vectors, np.stack([backend.vector("a"), backend.vector("b")]))
+
+
+def test_a_cache_file_is_kept_within_its_limit(tmp_path: Path) -> None:
+    """On closing, the oldest vectors beyond the limit go."""
+    path = tmp_path / "cache.sqlite"
+    texts = [f"text {i}" for i in range(20_000)]
+    with embedder(cache=path) as e:
+        e.embed(texts)
+    before = path.stat().st_size
+    with embedder(cache=path, cache_limit=before // 2) as e:
+        e.embed(texts[:1])
+    assert path.stat().st_size <= before // 2 + 8192
 
 
 def test_a_cache_never_mixes_specs(tmp_path: Path) -> None:

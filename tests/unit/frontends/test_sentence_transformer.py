@@ -74,6 +74,14 @@ def test_bad_texts_are_named_with_the_tuner_too() -> None:
         embedder(FakeBackend(), enable_batch_auto_tuning=True).embed_batch(["a", None])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("texts", ["one text", b"bytes", None, 7])
+def test_one_text_instead_of_several_is_refused(texts: Any) -> None:
+    """A string is not taken for a list of its characters."""
+    for tuned in (False, True):
+        with pytest.raises(UsageError, match="list of texts"):
+            embedder(FakeBackend(), enable_batch_auto_tuning=tuned).embed_batch(texts)
+
+
 def test_no_documents_give_an_empty_matrix() -> None:
     """An empty batch has the shape (0, d), tuned or not."""
     for tuned in (False, True):

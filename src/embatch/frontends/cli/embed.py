@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from embatch.errors import UsageError
-from embatch.frontends.cli.options import input_options, model_options
+from embatch.frontends.cli.options import input_options, model_options, output_options, target_option
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from embatch.frontends.embedder import Embedder
     from embatch.frontends.jobs import EmbedJob, Outcome
 
@@ -21,25 +22,8 @@ _CALIBRATION_ROWS = 5000
 
 @click.command(short_help="Embed files, folders, tables or standard input.")
 @input_options
-@click.option(
-    "--to",
-    "output",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Output: .parquet, .jsonl, .jsonl.gz or .npy.",
-)
-@click.option(
-    "--dtype",
-    "vectors_as",
-    type=click.Choice(["float32", "float16", "int8", "binary"]),
-    default="float32",
-    show_default=True,
-    help="What a number is stored as.",
-)
-@click.option("--with-text", is_flag=True, help="Store the text beside its vector.")
-@click.option("--fresh", is_flag=True, help="Forget what an interrupted run left.")
-@click.option("--document-type", default="any", metavar="NAME", help="Learn batch sizes per kind of text.")
+@target_option(required=True)
+@output_options
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Progress and summary as lines of JSON.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
@@ -58,6 +42,7 @@ def embed(
     as_json: bool,
     quiet: bool,
     cache: Path | None,
+    cache_limit: int | None,
     **model_settings: Any,
 ) -> int:
     """Embed SOURCEs into one file.
@@ -73,6 +58,8 @@ def embed(
     from embatch.storage.sources import open_sources
 
     check_target(output)
+    if cache_limit is not None and cache is None:
+        raise UsageError("--cache-limit needs a cache", hint="Add --cache FILE, or leave it out.")
     opened = open_sources(list(sources), text_column=text_column, id_column=id_column)
     with open_embedder(quiet=quiet or as_json, overlong=overlong, **model_settings) as embedder:
         job = EmbedJob(
@@ -83,6 +70,7 @@ def embed(
             with_text=with_text,
             split=SplitRule(overlap_tokens=overlap) if split else None,
             cache=open_cache(cache, embedder.spec),
+            cache_limit=None if cache_limit is None else cache_limit * 1_000_000,
             fresh=fresh,
         )
         outcome = _run(job, as_json=as_json, quiet=quiet)

@@ -68,7 +68,49 @@ _MODEL = [
         metavar="FILE",
         help="Keep vectors by content here, across runs.",
     ),
+    click.option(
+        "--cache-limit",
+        type=click.IntRange(1),
+        metavar="MB",
+        help="Forget the cache's oldest vectors beyond this size.",
+    ),
 ]
+
+
+_OUTPUT = [
+    click.option(
+        "--dtype",
+        "vectors_as",
+        type=click.Choice(["float32", "float16", "int8", "binary"]),
+        default="float32",
+        show_default=True,
+        help="What a number is stored as.",
+    ),
+    click.option("--with-text", is_flag=True, help="Store the text beside its vector."),
+    click.option("--fresh", is_flag=True, help="Forget what an interrupted run left."),
+    click.option(
+        "--document-type", default="any", metavar="NAME", help="Learn batch sizes per kind of text."
+    ),
+]
+
+
+def target_option(*, required: bool) -> Callable[..., Any]:
+    """`--to`, which a plan can do without."""
+    return click.option(
+        "--to",
+        "output",
+        required=required,
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Output: .parquet, .jsonl, .jsonl.gz or .npy.",
+    )
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What is written, and how a run treats the one before it."""
+    for option in reversed(_OUTPUT):
+        command = option(command)
+    return command
 
 
 def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
