@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import itertools
 import random
 import sysconfig
 from functools import cache
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SEED = 7
 _SMALLEST_PIECE = 40  # characters: shorter pieces of code are closing brackets and blank comments
 _LONG_CHARACTERS = 3000  # some 700 tokens: well beyond 256, in prose and in code
+
+_UNNUMBERED = 60_000  # attempts at a task line before lines get numbers
 
 _TASKS = (
     "Fix the {what} in {name} of {module}",
@@ -57,13 +60,17 @@ def digest(texts: list[str]) -> str:
 
 
 def short(count: int) -> list[str]:
-    """Task lines of 10 to 20 tokens or so, all different."""
+    """Task lines of 10 to 20 tokens or so, all different; the first are the same however many are asked for."""
     rng = random.Random(SEED)
     lines: dict[str, None] = {}
     names = _function_names()
-    while len(lines) < count:
+    for attempt in itertools.count():
+        if len(lines) >= count:
+            break
         module, name = rng.choice(names)
-        lines[rng.choice(_TASKS).format(what=rng.choice(_WHATS), name=name, module=module)] = None
+        line = rng.choice(_TASKS).format(what=rng.choice(_WHATS), name=name, module=module)
+        # There are some 100,000 of them: who wants more gets them numbered.
+        lines[line if attempt < _UNNUMBERED else f"{line} ({attempt})"] = None
     return list(lines)
 
 

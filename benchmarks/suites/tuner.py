@@ -29,7 +29,7 @@ QUICK = {"short": 200, "mixed": 40}
 _COLD = 4  # the cold run has so many times the sweep's texts: a search needs batches to end
 _HOPELESS = 0.7  # of the best rate after the first round
 _FULL = 3  # a budget must leave each stream so many batches, or it measures idle streams
-_SCALE = {"openvino": 1.0, "torch": 0.5, "hashing": 40.0}
+_SCALE = {"openvino": 1.0, "torch": 0.25, "hashing": 30.0}
 """Texts of each backend against `SWEEP`: so that a pass takes seconds, neither more nor less."""
 
 

@@ -113,6 +113,37 @@ def test_batches_of_full_length_get_a_variant_that_answers_the_same(
         np.testing.assert_allclose(after, before, atol=1e-5)
 
 
+def test_single_texts_get_a_variant_that_answers_the_same(
+    backend: OpenVINOBackend, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spread over the cores or not, a text has its vector; both ways are used once the variant is there."""
+    monkeypatch.setattr(requests, "_WORTH_SPREADING", 3)
+    single = backend._pool._single_texts
+    assert single is not None
+    payloads = backend.tokenize(texts).payloads
+    expected = [backend.embed([payload]) for payload in payloads]
+    assert single._compiling is not None
+    single._compiling.join()
+    for _ in range(3):
+        for payload, before in zip(payloads, expected, strict=True):
+            np.testing.assert_allclose(backend.embed([payload]), before, atol=1e-5)
+    assert single._faster.best is not None
+
+
+def test_closing_waits_for_a_variant_that_is_being_made(
+    plain_model: MakeModel, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend may be closed right after the call that set the compilation off."""
+    monkeypatch.setattr(requests, "_WORTH_SPREADING", 1)
+    backend = OpenVINOBackend(plain_model(), precision="fp32", streams=2)
+    backend.embed(backend.tokenize(texts[:1]).payloads)
+    single = backend._pool._single_texts
+    assert single is not None
+    assert single._compiling is not None
+    backend.close()
+    assert not single._compiling.is_alive()
+
+
 def test_a_variant_that_cannot_be_compiled_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
     """The general model does the same; the attempt is made once."""
     attempts = []

@@ -43,3 +43,10 @@ def test_lengths() -> None:
 def test_digest_tells_order_and_borders() -> None:
     """A digest changes with the order of texts and with where one ends."""
     assert len({texts.digest(one) for one in (["a", "b"], ["b", "a"], ["ab"], ["a", "b", ""])}) == 4
+
+
+def test_there_are_as_many_short_texts_as_anybody_wants() -> None:
+    """More than the templates give are numbered, still all different, and begin with the same ones."""
+    many = texts.short(150_000)
+    assert len(set(many)) == 150_000
+    assert many[:100] == texts.short(100)

@@ -18,7 +18,7 @@ from embatch.backends.openvino import device
 from embatch.backends.openvino.batches import pad
 from embatch.backends.openvino.failures import reading, running
 from embatch.backends.openvino.graphs import build_model
-from embatch.backends.openvino.requests import FullLength, RequestPool
+from embatch.backends.openvino.requests import FullLength, RequestPool, SingleTexts
 from embatch.backends.openvino.selfcheck import is_exact_enough
 from embatch.backends.tokenizing import TextTokenizer
 from embatch.errors import BackendClosedError, BackendError, UsageError
@@ -87,7 +87,7 @@ class OpenVINOBackend:
             self._pool = RequestPool(
                 self._core.compile_model(model, "CPU", options),
                 self.streams,
-                full_length=self._full_length(model, options),
+                **self._variants(model, options, threads=threads, precision=rest),
             )
         self._closed = False
 
@@ -144,18 +144,27 @@ class OpenVINOBackend:
         with reading(self._quantized):
             return self._core.read_model(self._quantized)
 
-    def _full_length(self, model: Any, options: dict[str, Any]) -> FullLength | None:
-        """The longest batches' own variant of the model; None where a second copy of the weights is too large."""
-        tokens = self._tokenizer.max_tokens
+    def _variants(
+        self, model: Any, options: dict[str, Any], *, threads: int, precision: Precision
+    ) -> dict[str, Any]:
+        """What `RequestPool` may compile later; nothing where a second copy of the weights is too large."""
         if sum(op.get_byte_size() for op in model.get_ops() if op.get_type_name() == "Constant") > _COPIED:
-            return None
+            return {}
+        tokens = self._tokenizer.max_tokens
 
-        def compile_variant() -> Any:
+        def full_length() -> Any:
             variant = model.clone()
             variant.reshape({number: [-1, tokens] for number in range(len(variant.inputs))})
             return self._core.compile_model(variant, "CPU", options)
 
-        return FullLength(tokens, compile_variant)
+        def single_texts() -> Any:
+            spread = device.compile_options(precision, streams=1, threads=threads)
+            return self._core.compile_model(model, "CPU", spread)
+
+        variants: dict[str, Any] = {"full_length": FullLength(tokens, full_length)}
+        if threads > 1:
+            variants["single_texts"] = SingleTexts(single_texts)
+        return variants
 
     def _quantize(self, calibration: Sequence[str] | None) -> Path:
         """The model's file in int8, made if it is not there; its calibration becomes part of the revision."""
