@@ -26,11 +26,11 @@ def use(faster: Faster, seconds: tuple[float, float], times: int, rng: random.Ra
     seed=st.integers(0, 1000),
 )
 def test_the_faster_way_is_found_and_used(fast: float, factor: float, way: int, seed: int) -> None:
-    """After a comparison of both in turn, only the winner is used until the next one."""
+    """After a comparison of both, only the winner is used until the next one."""
     seconds = (fast, fast * factor) if way == 0 else (fast * factor, fast)
     faster = Faster(probes=5, every=50)
     ways = use(faster, seconds, 60, random.Random(seed))
-    assert sorted(ways[:10]) == [0] * 5 + [1] * 5
+    assert ways[:10] == [0] * 5 + [1] * 5
     assert ways[10:] == [way] * 50
     assert faster.best == way
 
@@ -49,6 +49,6 @@ def test_an_interruption_decides_nothing() -> None:
     faster = Faster(probes=7, every=100)
     for number in range(14):
         way = faster.choose()
-        slow = way == 1 and number in (1, 5, 9)
+        slow = number in (8, 10, 13)
         faster.observe(way, 10.0 if slow else (1.0, 0.6)[way])
     assert faster.best == 1
