@@ -162,7 +162,7 @@ class OpenVINOBackend:
             return self._core.compile_model(model, "CPU", spread)
 
         variants: dict[str, Any] = {"full_length": FullLength(tokens, full_length)}
-        if threads > 1:
+        if self.streams > 1:  # otherwise the general model is spread already
             variants["single_texts"] = SingleTexts(single_texts)
         return variants
 
