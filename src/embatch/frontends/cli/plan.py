@@ -127,7 +127,8 @@ def _tell(
         ("batches", f"{counted.batches:,}" + (f" of up to {budget:,} tokens" if budget else "")),
         ("estimated time", duration(seconds)),
         ("vectors", decimal(size)),
-        ("model", f"{embedder.spec.model}, {embedder.backend.device}"),
+        ("model", embedder.spec.model),
+        ("device", embedder.backend.device),
     ]
     width = max(len(name) for name, _ in dash)
     for name, value in dash:
