@@ -114,7 +114,7 @@ class HashingBackend:
         lengths = (characters // CHARACTERS_PER_TOKEN + 1).astype(np.int32)
         return Tokenized(payloads, lengths, np.zeros(len(payloads), np.bool_))
 
-    def split(self, text: str, *, prompt: str = "") -> list[str]:  # noqa: ARG002  the protocol's parameter
+    def split(self, text: str, *, prompt: str = "") -> list[str]:  # noqa: ARG002  # the protocol's parameter
         """The text whole: no text is too long."""
         return [text]
 

@@ -15,7 +15,7 @@ import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 from embatch._version import __version__
@@ -234,7 +234,7 @@ def _counter(path: str, size_bytes: int | None, on_progress: FileProgress | None
 
     class Counter:
         total = size_bytes
-        format_dict: dict[str, Any] = {}  # noqa: RUF012  # tqdm's attribute, never written
+        format_dict: ClassVar[dict[str, Any]] = {}
 
         def __init__(self, *_: object, initial: int = 0, **_options: object) -> None:
             self.n = initial

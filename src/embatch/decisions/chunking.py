@@ -101,7 +101,7 @@ def split_items(
 def _split_window(
     items: Sequence[Item | BadItem], long: Sequence[int], limits: Limits, count: Count
 ) -> Iterator[Item | BadItem]:
-    texts = {at: items[at].text for at in long}  # type: ignore[union-attr]  # only items are long
+    texts = {at: item.text for at in long if isinstance(item := items[at], Item)}
     counted = [at for at, text in texts.items() if len(text) <= limits.chars]
     tokens = dict(zip(counted, count_all((texts[at] for at in counted), count), strict=True))
     over = [at for at in long if tokens.get(at, limits.tokens + 1) > limits.tokens]

@@ -39,7 +39,7 @@ def normalized(vectors: FloatArray) -> FloatArray:
     return result
 
 
-def cut(vectors: FloatArray, dimensions: int, normalize: bool) -> FloatArray:  # noqa: FBT001  # the spec's field
+def cut(vectors: FloatArray, dimensions: int, *, normalize: bool) -> FloatArray:
     """The first `dimensions` components, at unit length again if the model normalises (Matryoshka embeddings).
 
     Formula: Kusupati et al. 2022, "Matryoshka Representation Learning": a prefix is itself a vector.
@@ -55,7 +55,7 @@ def cut(vectors: FloatArray, dimensions: int, normalize: bool) -> FloatArray:  #
     return normalized(shorter) if normalize else shorter
 
 
-def weighted_mean(vectors: FloatArray, weights: FloatArray, normalize: bool) -> FloatArray:  # noqa: FBT001  # same
+def weighted_mean(vectors: FloatArray, weights: FloatArray, *, normalize: bool) -> FloatArray:
     """The mean `(dim,)` of rows `(n, dim)`, weighted by `(n,)`, at unit length if the model normalises."""
     mean = (vectors * (weights / weights.sum())[:, None]).sum(axis=0, dtype=np.float32)
     return normalized(mean) if normalize else mean

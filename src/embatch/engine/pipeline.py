@@ -25,6 +25,7 @@ from embatch.errors import (
     BackendError,
     BadVectorError,
     EmbatchError,
+    ItemError,
     OutOfMemoryError,
 )
 from embatch.types import BatchRecord, Block, CostRule, Report
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from embatch.engine.former import Batch
     from embatch.engine.tuners import Tuner
     from embatch.engine.window import Window
-    from embatch.errors import ItemError
     from embatch.types import Backend, BadItem, FloatArray, Item, ItemFailure, ModelSpec, VectorStore
 
     Recall = Callable[[list[int]], FloatArray]
@@ -428,8 +428,9 @@ class _Earlier:
         return np.stack(found)
 
     def _add_error(self, failure: ItemFailure) -> None:
-        if failure.error.scope == "item":
-            self.errors[failure.row] = failure.error  # type: ignore[assignment]  # scope says that it is one
+        # A row that could not be read (RowError) has no text that a later one could repeat.
+        if isinstance(failure.error, ItemError):
+            self.errors[failure.row] = failure.error
 
 
 def _record(batch: Batch, seconds: float, *, out_of_memory: bool = False) -> BatchRecord:

@@ -93,7 +93,7 @@ class Window:
                 means[row] = self.unit_vectors[own[0]]
             else:
                 weights = self.lengths[own].astype(np.float32)
-                means[row] = weighted_mean(self.unit_vectors[own], weights, normalize)
+                means[row] = weighted_mean(self.unit_vectors[own], weights, normalize=normalize)
         return slots, means
 
     def block(self) -> Block:
@@ -296,7 +296,7 @@ def finish_vectors(vectors: FloatArray, spec: ModelSpec) -> FloatArray:
     """Cut the backend's vectors to the dimensions asked for, and normalise again where the model does."""
     if vectors.shape[1] == spec.dimensions:
         return vectors
-    return cut(vectors, spec.dimensions, spec.normalize)
+    return cut(vectors, spec.dimensions, normalize=spec.normalize)
 
 
 def text_digest(text: str) -> bytes:

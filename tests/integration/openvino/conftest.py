@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from embatch.backends.openvino import OpenVINOBackend
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from embatch.backends.resolve import ModelFiles
+    from embatch.types import FloatArray
 
 WORDS = (
     "the boundary layer over a flat plate in supersonic flow was measured with heated wires and compared to theory "
@@ -35,6 +38,14 @@ TEXTS = [
     "word" * 200,
 ]
 """Of very different lengths, with all that tokenisers trip over; two are longer than the limit."""
+
+
+def embed(files: ModelFiles, texts: list[str]) -> FloatArray:
+    """Vectors in fp32."""
+    backend = OpenVINOBackend(files, precision="fp32", streams=1)
+    vectors = backend.embed(backend.tokenize(texts).payloads)
+    backend.close()
+    return vectors
 
 
 @dataclass(frozen=True)

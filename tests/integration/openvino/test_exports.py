@@ -9,6 +9,7 @@ import numpy as np
 import openvino
 import pytest
 from openvino import opset15 as ops
+from tests.integration.openvino.conftest import embed
 
 from embatch.backends.layout import read_layout
 from embatch.backends.openvino import OpenVINOBackend, build_model
@@ -20,17 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embatch.backends.resolve import ModelFiles
-    from embatch.types import FloatArray
 
     MakeModel = Callable[..., ModelFiles]
-
-
-def embed(files: ModelFiles, texts: list[str]) -> FloatArray:
-    """Vectors in fp32."""
-    backend = OpenVINOBackend(files, precision="fp32", streams=1)
-    vectors = backend.embed(backend.tokenize(texts).payloads)
-    backend.close()
-    return vectors
 
 
 def export(

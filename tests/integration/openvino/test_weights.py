@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tests.integration.openvino.conftest import embed
 
 from embatch.backends.openvino import OpenVINOBackend
 from embatch.errors import BackendError, CorruptModelError, UnsupportedModelError
@@ -18,17 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embatch.backends.resolve import ModelFiles
-    from embatch.types import FloatArray
 
     MakeModel = Callable[..., ModelFiles]
-
-
-def embed(files: ModelFiles, texts: list[str]) -> FloatArray:
-    """Vectors in fp32."""
-    backend = OpenVINOBackend(files, precision="fp32", streams=1)
-    vectors = backend.embed(backend.tokenize(texts).payloads)
-    backend.close()
-    return vectors
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ class SingleTexts:
     """
 
     def __init__(self, compile_variant: Callable[[], Any]) -> None:
-        self._compile = compile_variant
+        self._compile: Callable[[], Any] | None = compile_variant
         self._compiling: threading.Thread | None = None
         self._request: Any = None
         self._seen = 0
@@ -112,17 +112,20 @@ class SingleTexts:
         self._seen = _WORTH_SPREADING
         if self._compiling is not None:
             self._compiling.join()
-        self._request = None
+        self._compile = self._request = None  # and with them the model
 
     def _look(self) -> None:
         self._seen += 1
-        if self._seen == _WORTH_SPREADING:
-            self._compiling = threading.Thread(target=self._make, name="embatch-compile", daemon=True)
+        if self._seen == _WORTH_SPREADING and self._compile is not None:
+            compile_variant, self._compile = self._compile, None
+            self._compiling = threading.Thread(
+                target=self._make, args=(compile_variant,), name="embatch-compile", daemon=True
+            )
             self._compiling.start()
 
-    def _make(self) -> None:
+    def _make(self, compile_variant: Callable[[], Any]) -> None:
         try:
-            self._request = self._compile().create_infer_request()
+            self._request = compile_variant().create_infer_request()
         except FOREIGN as error:  # the general model does the same, perhaps slower
             _log.debug("no variant for single texts: %s", error)
 
