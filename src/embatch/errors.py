@@ -8,7 +8,9 @@
     │   ├── EncodingError          a string that is no Unicode text, such as a lone surrogate
     │   ├── TooLongError           longer than the model takes, and `overlong="error"`
     │   ├── BadVectorError         the model answered with NaN or infinity for this text
-    │   └── ItemBackendError       the model failed on this text alone
+    │   ├── ItemBackendError       the model failed on this text alone
+    │   ├── ItemProviderError      a provider refused this text alone
+    │   └── NotSentError           the run ended before this text's turn came
     ├── ItemsFailedError           some texts of a call failed, and `on_error="raise"`
     ├── SourceError                an input
     │   ├── SourceNotFoundError    no such file, folder or match
@@ -25,6 +27,8 @@
     ├── BackendError               the engine under a model failed
     │   ├── OutOfMemoryError       a batch did not fit
     │   └── BackendClosedError     used after it was closed
+    ├── ProviderError              a model behind an API refused, or cannot be reached
+    ├── GoalError                  the run's own bounds: the budget, or the time to wait for a job, is used up
     ├── OutputError                the place that results go to
     │   ├── OutputNotWritableError read-only, not a folder, no permission
     │   ├── DiskFullError          no space left
@@ -43,6 +47,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embatch.remote import ErrorKind
     from embatch.types import ItemFailure
 
 Scope = Literal["item", "request", "job", "run"]
@@ -110,6 +115,19 @@ class ItemBackendError(ItemError):
     """The engine failed on this text alone, while others of its batch worked."""
 
     default_hint = "Shorten or remove this text; the cause is in the message."
+
+
+class ItemProviderError(ItemError):
+    """A provider refused this text, or answered nothing usable for it, while others went through."""
+
+    default_hint = "Correct or remove this text; the provider's own words are in the message."
+
+
+class NotSentError(ItemError):
+    """The run ended before this text had its turn: a budget, a quota of a day, a provider that stayed away."""
+
+    retryable = True
+    default_hint = "Run the same command again once the cause is gone: it goes on where it was."
 
 
 class ItemsFailedError(EmbatchError):
@@ -219,6 +237,46 @@ class BackendClosedError(BackendError):
     """The backend was used after it was closed."""
 
     default_hint = "Keep the Embedder open while it is used: `with Embedder(...) as embedder:`."
+
+
+class ProviderError(EmbatchError):
+    """A model behind an API refused a request or a row, or cannot be reached. `kind` says what that means.
+
+    Args:
+        message: what happened, the provider's own words included; never a key or token.
+        kind: what it means for the one who asked.
+        retry_after_s: the delay that the provider asked for, a floor for the next try.
+        code: the provider's own code, such as `429` or `token_limit_exceeded`.
+        hint: the way out, if there is a better one than the kind's.
+    """
+
+    scope = "request"
+    exit_code = 7
+    default_hint = (
+        "Check the key, the model's name and the provider's status page; then run the command again."
+    )
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: ErrorKind,
+        retry_after_s: float | None = None,
+        code: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
+        self.code = code
+
+
+class GoalError(EmbatchError):
+    """The run stopped at a bound that it was given: its budget, or how long it may wait for a job."""
+
+    retryable = True
+    exit_code = 8
+    default_hint = "Run the same command again with a larger --budget: what was paid for is kept."
 
 
 class OutputError(EmbatchError):

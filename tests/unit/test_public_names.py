@@ -45,6 +45,6 @@ def test_every_error_answers_the_three_questions(kind: type[EmbatchError]) -> No
     assert kind.scope in {"item", "request", "job", "run"}
     assert isinstance(kind.retryable, bool)
     assert kind.default_hint
-    assert kind.exit_code in {1, 2, 3, 4, 5, 6, 130}
+    assert kind.exit_code in {1, 2, 3, 4, 5, 6, 7, 8, 130}
     assert errors.__doc__ is not None
     assert kind.__name__ in errors.__doc__

@@ -1,0 +1,1 @@
+"""The providers' side of the wire, on loopback: for tests, demonstrations and rehearsals."""
