@@ -65,6 +65,11 @@ class _Sent:
     slots: tuple[Slot, Slot, Slot]
     """Requests, items, tokens."""
 
+    @property
+    def slot_gone(self) -> bool:
+        """Whether it was sent more than a minute ago."""
+        return self.slots[0].gone
+
 
 class Pacer:
     """Says when calls may go to one model under one key.
@@ -168,7 +173,11 @@ class Pacer:
                 low, high = _RATIO
                 self._ratio += _FOLLOW * (min(high, max(low, used_tokens / tokens)) - self._ratio)
         sent_at = self._now if call is None else call.at
-        self._accepted = self._accepted or self._health.news(sent_at)
+        if self._health.news(sent_at):
+            self._accepted = True
+        else:
+            for axis, accepted in zip(self._axes, self._answered(), strict=True):
+                axis.proven(accepted)
         self._health.answered(sent_at)
         if hints is not None:
             self._believe(hints, later)
@@ -263,10 +272,17 @@ class Pacer:
             return  # all of it is known already, or the quota was used up before anything was sent
         self._accepted = False
         blind = all(axis.limit is None for axis in self._axes)
-        flying = (0, sum(c.items for c in self._flying), sum(c.charged for c in self._flying))
-        for axis, under_way in zip(self._axes, flying, strict=True):
-            learn = blind and axis is not self._requests
-            axis.refused(axis.window.total - under_way, self._health.until, learn=learn)
+        for axis, accepted in zip(self._axes, self._answered(), strict=True):
+            axis.refused(accepted, self._health.until, learn=blind and axis is not self._requests)
+
+    def _answered(self) -> tuple[int, int, int]:
+        """Requests, items and tokens of the last minute, without those of calls under way."""
+        flying = [call for call in self._flying if not call.slot_gone]
+        return (
+            self._requests.window.total - len(flying),
+            self._items.window.total - sum(call.items for call in flying),
+            self._tokens.window.total - sum(call.charged for call in flying),
+        )
 
     def _believe(self, hints: LimitHints, later: list[_Sent]) -> None:
         """Headers come first: the quota, and what is left of it, less what was sent after the call they are about."""

@@ -15,15 +15,12 @@ from dataclasses import dataclass
 MINUTE_S = 61.0
 """How long a call counts. A second more than a minute: a call reaches the provider some time after it was sent."""
 
-_SLOT_S = (
-    0.25  # sends this close together are remembered as one: memory does not grow with the number of calls
-)
+_SLOT_S = 0.25  # sends this close together are remembered as one, so that memory stays small
 _BURST = 1 / 6  # of a minute's quota that may go at once after a rest
-_GUESS_BURST_S = (
-    2.0  # the same for a guess, in seconds at its rate: guesses are spread evenly, to be accurate
-)
-_BACK_S = 40.0  # a guess is back where it was refused after this time ...
-_SCALE_S = 90.0  # ... and has doubled this much later
+_GUESS_BURST_S = 0.5  # the same for a guess, in seconds at its rate: spread evenly, it is accurate
+_GUESS_CALL = 1 / 6  # of a guess that one call may hold: a few large calls would find a quota only roughly
+_BACK_S = 20.0  # a guess is back where it was refused after this time ...
+_SCALE_S = 60.0  # ... and has doubled this much later
 _DOUBLING_S = 15.0  # while a guess rests on less than a minute of experience
 _KEPT = 1 - (_BACK_S / _SCALE_S) ** 3  # of a guess, after a refusal
 _SHORT_S = 10.0
@@ -165,13 +162,13 @@ class Axis:
         """How much one call may hold now."""
         if self._level + _TINY < self._burst():
             return max(0.0, min(self._level + _TINY, self._free()))
-        return max(0.0, min(self.whole, self._free()))
+        return max(0.0, min(self._most(), self._free()))
 
     def delay(self, amount: float) -> float:
-        """Seconds until `amount`, or a whole minute's quota if that is less, may be sent."""
+        """Seconds until `amount`, or the most that one call may hold if that is less, may be sent."""
         if self.whole == math.inf:
             return 0.0
-        amount = min(amount, self.whole)
+        amount = min(amount, self._most())
         short = min(amount, self._burst()) - self._level
         wait = 0.0 if short <= _TINY else short / self.rate
         return max(wait, self._window_delay(amount))
@@ -208,6 +205,11 @@ class Axis:
         self._guess = Guess(max(1.0, top), resume, fast=young and self._limit is None)
         self._level = min(self._level, self._burst())
 
+    def proven(self, accepted: float) -> None:
+        """More than it seemed was taken in the minute before a refusal: some answers came after it."""
+        if self._guess is not None:
+            self._guess.top = max(self._guess.top, accepted)
+
     def hold(self, resume: float) -> None:
         """Sending begins again only then: time that passes until then teaches nothing."""
         if self._guess is not None:
@@ -228,6 +230,10 @@ class Axis:
         self._others = 0.0
         self._others = max(0.0, self._free() - remaining * self._use)
         self._others_until = self._now + reset_s
+
+    def _most(self) -> float:
+        """What one call may hold after a rest: a whole minute's quota if it is known."""
+        return self.whole if self._guess is None else max(1.0, self.whole * _GUESS_CALL)
 
     def _usable(self, limit: float) -> float:
         return max(math.floor(limit * self._use), min(limit, 1.0))
