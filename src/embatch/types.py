@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embatch.errors import EmbatchError
+    from embatch.remote import LaneReport
 
     FloatArray = npt.NDArray[np.float32]
     IntArray = npt.NDArray[np.int32]
@@ -246,6 +247,8 @@ class Report:
     """Token budget in use at the end."""
     failures: list[ItemFailure] = field(default_factory=list)
     """The first failures, at most 1,000; `failed` counts all."""
+    lanes: LaneReport | None = None
+    """What was sent to a provider and what it cost; None for a model on this machine."""
 
     @property
     def padding(self) -> float:
@@ -267,7 +270,7 @@ class Report:
         numbers = {
             name: round(value, 6) if isinstance(value, float) else value
             for name in self.__slots__
-            if name != "failures" and (value := getattr(self, name)) is not None
+            if name not in {"failures", "lanes"} and (value := getattr(self, name)) is not None
         }
         derived = {
             "padding": round(self.padding, 4),
@@ -278,7 +281,8 @@ class Report:
             {"row": f.row, "key": f.key, "error": type(f.error).__name__, "message": str(f.error)}
             for f in self.failures
         ]
-        return {**numbers, **derived, "failures": failures}
+        lanes = {} if self.lanes is None else {"lanes": self.lanes.to_dict()}
+        return {**numbers, **derived, **lanes, "failures": failures}
 
 
 class Sink(Protocol):

@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from embatch.decisions.tuning import BudgetTuner
 from embatch.decisions.vectors import quantize
-from embatch.engine.pipeline import Pipeline
-from embatch.engine.tuners import FixedCount, SharedTuner
 from embatch.engine.window import as_items, check_text, finish_vectors
-from embatch.errors import BadVectorError, ItemsFailedError, TooLongError, UsageError
-from embatch.types import BadItem, Item, ItemFailure
+from embatch.errors import BadVectorError, UsageError
+from embatch.frontends.arguments import as_rows, items_failed, one_of, positive, raise_bad_texts
+from embatch.frontends.hosts import LocalHost
+from embatch.frontends.opening import LocalOptions, RemoteOptions, open_host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -30,10 +29,18 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embatch.engine.tuners import Tuner
+    from embatch.frontends.hosts import AnyPipeline
+    from embatch.frontends.remote import LaneSettings
+    from embatch.frontends.remote_host import RemoteHost
+    from embatch.remote import StrategyName
+    from embatch.storage.ledger import Ledger
     from embatch.types import (
         Backend,
+        BadItem,
         Block,
         FloatArray,
+        Item,
+        ItemFailure,
         ModelSpec,
         OnError,
         Output,
@@ -46,9 +53,6 @@ if TYPE_CHECKING:
     OnProgress = Callable[[str, int, int | None], None]
 
 BackendName = Literal["auto", "openvino", "torch", "hashing"]
-
-_PROMPTS = {"document": ("document", "passage", "corpus"), "query": ("query", "question", "search_query")}
-"""Names under which models keep the two prompts that everybody means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class Embedder:
     """A model kept open. Thread-safe; a context manager.
 
     Args:
-        model: an alias such as `minilm`, a folder, a name such as `owner/name`, or `hashing`.
+        model: an alias such as `minilm`, a folder, a name such as `owner/name`, or `hashing`; or a provider's model,
+            such as `gemini:gemini-embedding-001`, `openai:text-embedding-3-small` or `compatible:NAME`.
         precision: what the model computes in; `auto` is the fastest that keeps cosine ≥ 0.9999 to fp32.
         backend: `openvino`, `torch`, `hashing`; `auto` takes the first that runs the model.
         device: for torch: `cpu`, `cuda`, `cuda:1`, `mps`.
@@ -85,6 +90,14 @@ class Embedder:
         threads: threads of all streams together; None is one for each core.
         calibration: texts like those to embed, to calibrate `precision="int8"` on; a shipped sample by default.
         offline: never ask the network for model files.
+        strategy: for a provider's model: `individual` (calls), `batch` (jobs), `hybrid`, or `auto` (the default).
+        deadline: seconds from a call's start within which all its texts should be done.
+        budget: dollars that one call must not go over.
+        hour_worth: dollars that an hour of waiting is worth, when `auto` weighs time against money.
+        base_url: of the provider's API, if it is not the provider's own; needed for `compatible:NAME`.
+        api_key: of the provider; from the environment otherwise.
+        client: the provider's SDK client, configured, to be used instead of one of embatch's own.
+        lanes: all settings of the lanes at once, instead of strategy and goals.
         on_progress: called with (file name, bytes done, bytes in all) while model files are fetched.
     """
 
@@ -110,40 +123,55 @@ class Embedder:
         threads: int | None = None,
         calibration: Sequence[str] | None = None,
         offline: bool = False,
+        strategy: StrategyName | None = None,
+        deadline: float | None = None,
+        budget: float | None = None,
+        hour_worth: float | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        client: object | None = None,
+        lanes: LaneSettings | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        _one_of("overlong", overlong, ("truncate", "pool", "error"))
-        _one_of("output", output, ("float32", "float16", "int8", "binary"))
-        _one_of("on_error", on_error, ("raise", "collect"))
-        _positive(
+        one_of("overlong", overlong, ("truncate", "pool", "error"))
+        one_of("output", output, ("float32", "float16", "int8", "binary"))
+        one_of("on_error", on_error, ("raise", "collect"))
+        positive(
             budget_tokens=budget_tokens, batch_size=batch_size, dimensions=dimensions, cache_limit=cache_limit
         )
         self._output = output
         self._on_error = on_error
-        if isinstance(backend, str):
-            from embatch.backends.registry import open_backend
-
-            self.backend: Backend = open_backend(
-                model,
-                backend=backend,
+        self._host = open_host(
+            model,
+            backend,
+            local=LocalOptions(
                 precision=precision,
                 device=device,
                 streams=streams,
                 threads=threads,
                 calibration=calibration,
                 offline=offline,
-                on_progress=on_progress,
-            )
-        else:
-            self.backend = backend
+                budget_tokens=budget_tokens,
+                batch_size=batch_size,
+            ),
+            remote=RemoteOptions(
+                strategy=strategy,
+                deadline=deadline,
+                budget=budget,
+                hour_worth=hour_worth,
+                base_url=base_url,
+                api_key=api_key,
+                client=client,
+                lanes=lanes,
+            ),
+            dimensions=dimensions,
+            overlong=overlong,
+            document_type=document_type,
+            profiles=profiles,
+            on_progress=on_progress,
+        )
         self._overlong = overlong
-        self._dimensions = self._checked_dimensions(dimensions)
         self._task = task
-        self._batch_size = batch_size
-        self._document_type = document_type
-        self._profiles = profiles and budget_tokens is None and batch_size is None
-        self._kept_budget: int | None = None  # the profile that is on disk
-        self._tuner = self._make_tuner(budget_tokens)
         self._stores: dict[str, VectorStore] = {}
         self._cache = cache
         self._cache_limit = cache_limit
@@ -153,9 +181,19 @@ class Embedder:
     # --- what it is -------------------------------------------------------------------------------------------
 
     @property
+    def backend(self) -> Backend:
+        """The model itself."""
+        return self._host.backend
+
+    @property
+    def host(self) -> LocalHost | RemoteHost:
+        """Where the model lives."""
+        return self._host
+
+    @property
     def dimensions(self) -> int:
         """Components of a vector."""
-        return self._dimensions
+        return self._host.dimensions
 
     @property
     def spec(self) -> ModelSpec:
@@ -164,8 +202,8 @@ class Embedder:
 
     @property
     def budget(self) -> int:
-        """The token budget that batches are formed under now."""
-        return self._tuner.budget
+        """The token budget that batches are formed under now; for a provider's model, what one call may hold."""
+        return self._host.budget
 
     def spec_for(self, task: str | None) -> ModelSpec:
         """The spec of vectors made for a task: `document`, `query`, or another prompt of the model.
@@ -173,12 +211,7 @@ class Embedder:
         Raises:
             UsageError: the model has no such prompt.
         """
-        return replace(
-            self.backend.spec,
-            dimensions=self._dimensions,
-            overlong=self._overlong,
-            prompt=_prompt(self.backend, task or "document"),
-        )
+        return self._host.spec_for(task)
 
     # --- embedding --------------------------------------------------------------------------------------------
 
@@ -190,6 +223,7 @@ class Embedder:
         task: str | None = None,
         on_error: OnError | None = None,
         tuner: Tuner | None = None,
+        lanes: LaneSettings | None = None,
     ) -> EmbedResult:
         """Vectors of all texts, in their order.
 
@@ -199,26 +233,29 @@ class Embedder:
             task: as for the class, for this call.
             on_error: as for the class, for this call.
             tuner: decides the batches of this call instead of the embedder's own.
+            lanes: for a provider's model, how this call may use the lanes.
 
         Raises:
             ItemsFailedError: some texts have no vector, and failures are to be raised. Texts that are empty or no
                 strings are found before anything is computed.
         """
         rows = self._listed(texts, keys)
-        strict = _one_of("on_error", on_error or self._on_error, ("raise", "collect")) == "raise"
+        strict = one_of("on_error", on_error or self._on_error, ("raise", "collect")) == "raise"
         if strict:
-            _raise_bad_texts(rows)
-        spec = self.spec_for(task or self._task)
-        vectors: FloatArray = np.empty((len(rows), self._dimensions), np.float32)
-        pipeline = self._pipeline(spec, tuner=tuner, remember=None, recall=lambda earlier: vectors[earlier])
+            raise_bad_texts(rows)
+        task = task or self._task
+        vectors: FloatArray = np.empty((len(rows), self.dimensions), np.float32)
         errors: list[ItemFailure] = []
-        for block in pipeline.run(rows):
+        run, report = self._run(
+            rows, task, tuner, lambda earlier: vectors[earlier], strict=strict, lanes=lanes
+        )
+        for block in run:
             vectors[block.first_row : block.first_row + len(block.items)] = block.vectors
             errors.extend(block.failures)
             if strict and errors:
-                raise _items_failed(errors, len(rows))
-        self.keep_profile(pipeline.report)
-        return EmbedResult(self._converted(vectors, errors), errors, pipeline.report)
+                raise items_failed(errors, len(rows))
+        self.keep_profile(report())
+        return EmbedResult(self._converted(vectors, errors), errors, report())
 
     def embed_query(self, text: str) -> npt.NDArray[Any]:
         """The vector `(dim,)` of one text, with the model's query prompt: the shortest way, without a batch.
@@ -229,18 +266,19 @@ class Embedder:
         error = check_text(text)
         if error is not None:
             raise error
+        raw = self._host.query(text)
+        if raw is None:
+            result = self.embed([text], task="query", on_error="collect")
+            if result.errors:
+                raise result.errors[0].error
+            answer: npt.NDArray[Any] = result.vectors[0]
+            return answer
         spec = self.spec_for("query")
-        tokenized = self.backend.tokenize([text], prompt=spec.prompt)
-        if tokenized.truncated[0] and self._overlong != "truncate":
-            if self._overlong == "error":
-                raise TooLongError(f"the text is longer than the {spec.max_tokens} tokens of {spec.model}")
-            pooled: npt.NDArray[Any] = self.embed([text], task="query", on_error="raise").vectors[0]
-            return pooled
-        vectors = finish_vectors(self.backend.embed(tokenized.payloads), spec)
+        vectors = finish_vectors(raw, spec)
         if not np.isfinite(vectors).all():
             raise BadVectorError(f"{spec.model} answered NaN or infinity for this text")
-        answer: npt.NDArray[Any] = quantize(vectors, self._output)[0]
-        return answer
+        query: npt.NDArray[Any] = quantize(vectors, self._output)[0]
+        return query
 
     def stream(self, texts: Iterable[str | Item | BadItem], *, task: str | None = None) -> Iterator[Block]:
         """Blocks of finished rows, in order, from any number of texts in bounded memory.
@@ -251,13 +289,25 @@ class Embedder:
             texts: strings, or Items with keys of their own; read ahead by a few thousand rows at most.
             task: as for the class, for this call.
         """
-        pipeline = self.pipeline(task=task)
-        yield from pipeline.run(_as_rows(texts))
+        pipeline = self._open_ended(task)
+        yield from pipeline.run(as_rows(texts))
         self.keep_profile(pipeline.report)
 
-    def pipeline(self, *, task: str | None = None, store: VectorStore | None = None) -> Pipeline:
-        """A pipeline over this model, for callers that want its report and progress while it runs."""
-        return self._pipeline(self.spec_for(task or self._task), store=store)
+    def pipeline(
+        self, *, task: str | None = None, store: VectorStore | None = None, ledger: Ledger | None = None
+    ) -> AnyPipeline:
+        """A run of this model, for callers that want its report and progress while it runs.
+
+        Args:
+            task: as for the class.
+            store: vectors that are known, and where new ones are kept; the caller's own.
+            ledger: for a provider's model, what makes the run survive its process; the caller's own.
+        """
+        task = task or self._task
+        store = store or self._store(self.spec_for(task))
+        if isinstance(self._host, LocalHost):
+            return self._host.pipeline(task, store=store)
+        return self._host.pipeline(task, store=store, ledger=ledger)
 
     # --- the same, from async code ----------------------------------------------------------------------------
 
@@ -286,7 +336,7 @@ class Embedder:
 
     def close(self) -> None:
         """Give back the model's memory and close the cache. Closing twice is allowed."""
-        self.backend.close()
+        self._host.close()
         with self._lock:
             for store in self._stores.values():
                 if store is not self._cache:
@@ -306,17 +356,36 @@ class Embedder:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    def _pipeline(
+    def _run(
         self,
-        spec: ModelSpec,
+        rows: list[Item | BadItem],
+        task: str | None,
+        tuner: Tuner | None,
+        recall: Callable[[list[int]], FloatArray],
         *,
-        store: VectorStore | None = None,
-        tuner: Tuner | None = None,
-        **options: Any,
-    ) -> Pipeline:
-        if tuner is None:
-            tuner = FixedCount(self._batch_size) if self._batch_size else self._tuner
-        return Pipeline(self.backend, spec, tuner, store=store or self._store(spec), **options)
+        strict: bool,
+        lanes: LaneSettings | None,
+    ) -> tuple[Iterator[Block], Callable[[], Report]]:
+        """A call's blocks, and its report once they are used up."""
+        store = self._store(self.spec_for(task))
+        if isinstance(self._host, LocalHost):
+            if lanes is not None:
+                raise UsageError("lanes are for a provider's model; this one runs on this machine")
+            pipeline = self._host.pipeline(task, store=store, tuner=tuner, remember=None, recall=recall)
+            return pipeline.run(rows), lambda: pipeline.report
+        if tuner is not None:
+            raise UsageError("a tuner is for a model on this machine; this one is a provider's")
+        run = self._host.run(task, rows, store=store, settings=lanes, collect=not strict)
+        return run.blocks(), lambda: run.report
+
+    def _open_ended(self, task: str | None) -> AnyPipeline:
+        task = task or self._task
+        store = self._store(self.spec_for(task))
+        if isinstance(self._host, LocalHost):
+            return self._host.pipeline(task, store=store)
+        from embatch.frontends.remote_host import STREAMED_ROWS
+
+        return self._host.pipeline(task, store=store, rows_at_once=STREAMED_ROWS, collect=True)
 
     def _store(self, spec: ModelSpec) -> VectorStore | None:
         if self._cache is None:
@@ -344,35 +413,9 @@ class Embedder:
             store.prune(self._cache_limit)
         store.close()
 
-    def _make_tuner(self, budget_tokens: int | None) -> SharedTuner:
-        limits = self.backend.limits
-        low, high = limits.budgets
-        profile = None
-        if self._profiles:
-            from embatch.storage.profiles import default_profiles
-
-            profile = self._kept_budget = default_profiles().load(self._profile_key())
-        first = limits.first_budget
-        return SharedTuner(BudgetTuner(low=low, high=high, first=first, profile=profile, fixed=budget_tokens))
-
     def keep_profile(self, report: Report) -> None:
-        """Keep the learned budget for the next process, if one was learned."""
-        budget = self._tuner.budget
-        if self._profiles and self._tuner.learned and report.device_seconds and budget != self._kept_budget:
-            from embatch.storage.profiles import default_profiles
-
-            self._kept_budget = budget
-            rate = report.tokens / report.device_seconds * self.backend.streams
-            default_profiles().save(self._profile_key(), budget, rate)
-
-    def _profile_key(self) -> str:
-        return f"{self.backend.spec.fingerprint} {self.backend.device} {self._document_type}"
-
-    def _checked_dimensions(self, dimensions: int | None) -> int:
-        most = self.backend.spec.dimensions
-        if dimensions is not None and dimensions > most:
-            raise UsageError(f"{self.backend.spec.model} has {most} dimensions, fewer than {dimensions}")
-        return dimensions or most
+        """Keep what a run has learned for the next process: a budget, or how a provider behaves."""
+        self._host.keep(report)
 
     def _converted(self, vectors: FloatArray, errors: list[ItemFailure]) -> npt.NDArray[Any]:
         if errors and self._output in {"int8", "binary"}:
@@ -392,49 +435,3 @@ class Embedder:
         if keys is not None and len(keys) != len(listed):
             raise UsageError(f"there are {len(listed)} texts but {len(keys)} keys")
         return list(as_items(listed, keys=keys))
-
-
-def _as_rows(texts: Iterable[str | Item | BadItem]) -> Iterator[Item | BadItem]:
-    for row, text in enumerate(texts):
-        yield text if isinstance(text, Item | BadItem) else Item(str(row), text)
-
-
-def _raise_bad_texts(rows: list[Item | BadItem]) -> None:
-    failures = []
-    for row, item in enumerate(rows):
-        error = item.error if isinstance(item, BadItem) else check_text(item.text)
-        if error is not None:
-            failures.append(ItemFailure(row=row, key=item.key, error=error, source=item.source))
-    if failures:
-        raise _items_failed(failures, len(rows))
-
-
-def _items_failed(failures: list[ItemFailure], total: int) -> ItemsFailedError:
-    first = failures[0]
-    return ItemsFailedError(
-        f"{len(failures)} of {total} texts have no vector; the first is number {first.row} "
-        f"(key {first.key!r}): {first.error}",
-        failures,
-    )
-
-
-def _prompt(backend: Backend, task: str) -> str:
-    for name in _PROMPTS.get(task, (task,)):
-        if name in backend.prompts:
-            return backend.prompts[name]
-    if task in _PROMPTS:
-        return ""
-    known = ", ".join(sorted({*_PROMPTS, *backend.prompts}))
-    raise UsageError(f"{backend.spec.model} has no prompt for task {task!r}, only for {known}")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise UsageError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-    return value
-
-
-def _positive(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise UsageError(f"{name} must be at least 1, not {number}")

@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING
 from embatch.decisions.chunking import split_items
 from embatch.decisions.progress import Meter, Progress
 from embatch.errors import InterruptedRunError
+from embatch.frontends.hosts import LocalHost
 from embatch.storage.journal import RunJournal
+from embatch.storage.layered import Layered
 from embatch.storage.sinks import ErrorFile, open_sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from embatch.engine.pipeline import Pipeline
     from embatch.frontends.embedder import Embedder
+    from embatch.frontends.hosts import AnyPipeline
     from embatch.storage.cache import VectorCache
+    from embatch.storage.ledger import Ledger
     from embatch.storage.sources import Sources
     from embatch.types import (
         BadItem,
-        FloatArray,
         Item,
         ModelSpec,
         Output,
@@ -70,6 +72,7 @@ class EmbedJob:
         cache: a store that outlives the run, beside the run's own journal. The job closes it.
         cache_limit: bytes that the cache is brought down to when the run has ended, its oldest vectors first.
         fresh: forget what an interrupted run left.
+        command: arguments that go on with the run, for `embatch runs resume`.
     """
 
     def __init__(  # noqa: PLR0913  # one argument for each choice that a user has
@@ -84,6 +87,7 @@ class EmbedJob:
         cache: VectorCache | None = None,
         cache_limit: int | None = None,
         fresh: bool = False,
+        command: Sequence[str] = (),
     ) -> None:
         self._cache = cache
         self._cache_limit = cache_limit
@@ -103,8 +107,10 @@ class EmbedJob:
             output, spec=spec, settings=settings, signature=sources.signature(), fresh=fresh
         )
         store: VectorStore = self._journal if cache is None else Layered(cache, self._journal)
-        self._pipeline: Pipeline = embedder.pipeline(store=store)
+        self._ledger = self._open_ledger(command, fresh=fresh)
+        self._pipeline: AnyPipeline = embedder.pipeline(store=store, ledger=self._ledger)
         self._meter = Meter(time.monotonic())
+        self._whole = False
 
     @property
     def stored(self) -> int:
@@ -138,12 +144,48 @@ class EmbedJob:
             return self._run()
         except KeyboardInterrupt as error:
             done = self._pipeline.report.items
-            raise InterruptedRunError(
-                f"Interrupted after {done:,} rows; what was embedded is kept."
-            ) from error
+            raise self._interrupted(done) from error
         finally:
+            self._end()
             self._journal.close()
             self._close_cache()
+
+    def _open_ledger(self, command: Sequence[str], *, fresh: bool) -> Ledger | None:
+        """For a provider's model: what makes the run survive its process."""
+        if isinstance(self._embedder.host, LocalHost):
+            return None
+        from embatch.frontends.remote_host import open_ledger
+
+        try:
+            return open_ledger(self._output, self._embedder.spec, command=list(command), fresh=fresh)
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def _end(self) -> None:
+        if self._ledger is None:
+            return
+        from embatch.storage.runs import default_registry
+
+        lanes = self._pipeline.report.lanes
+        state = "done" if self._whole else "stopped"
+        default_registry().end(self._ledger.run_id, state, lanes.to_dict() if lanes else {})
+        if self._whole:
+            self._ledger.finish()
+        else:
+            self._ledger.close()
+        self._embedder.keep_profile(self._pipeline.report)
+
+    def _interrupted(self, done: int) -> InterruptedRunError:
+        jobs = [] if self._ledger is None else self._ledger.jobs(done=False)
+        if self._ledger is None or not jobs:
+            return InterruptedRunError(f"Interrupted after {done:,} rows; what was embedded is kept.")
+        items = sum(job.items for job in jobs)
+        return InterruptedRunError(
+            f"Interrupted; {len(jobs)} paid job(s) with {items:,} texts go on at the provider.",
+            hint="Run the same command again to take their results: it submits nothing twice. Or give them up with "
+            f"`embatch runs cancel {self._ledger.run_id}`.",
+        )
 
     def _close_cache(self) -> None:
         if self._cache is None:
@@ -168,6 +210,7 @@ class EmbedJob:
             sink.commit()
             errors.commit()
         self._journal.finish()
+        self._whole = True
         self._embedder.keep_profile(self._pipeline.report)
         report = self._pipeline.report
         skipped = dict(self._sources.skipped_counts)
@@ -186,30 +229,6 @@ class EmbedJob:
             return read
         done, total = self._sources.bytes_done, self._sources.bytes_total
         return int(read * max(1.0, total / done)) if total and done else None
-
-
-class Layered:
-    """Two stores as one: vectors are looked for in both and kept in both."""
-
-    def __init__(self, first: VectorStore, second: VectorStore) -> None:
-        self._first = first
-        self._second = second
-
-    def get(self, digests: Sequence[bytes]) -> dict[bytes, FloatArray]:
-        """What either has."""
-        found = self._first.get(digests)
-        missing = [digest for digest in digests if digest not in found]
-        return {**found, **self._second.get(missing)} if missing else found
-
-    def put(self, digests: Sequence[bytes], vectors: FloatArray) -> None:
-        """Keep in both."""
-        self._first.put(digests, vectors)
-        self._second.put(digests, vectors)
-
-    def close(self) -> None:
-        """Close both."""
-        self._first.close()
-        self._second.close()
 
 
 def split_rows(

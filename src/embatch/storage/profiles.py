@@ -7,13 +7,16 @@ profile only saves the search: nothing that goes wrong with it may touch a run, 
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embatch.errors import EmbatchError
+from embatch.storage.folders import user_folder
 from embatch.storage.sqlite import connect, sqlite_errors, transaction
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _BUSY_S = 1.0
 _log = logging.getLogger(__name__)
@@ -72,8 +75,4 @@ class TuningProfiles:
 
 def default_profiles() -> TuningProfiles:
     """The user's own profiles: `embatch.sqlite` in the folder `EMBATCH_CACHE`, or in the platform's cache folder."""
-    if chosen := os.environ.get("EMBATCH_CACHE"):
-        return TuningProfiles(Path(chosen).expanduser() / "embatch.sqlite")
-    from platformdirs import user_cache_path
-
-    return TuningProfiles(user_cache_path("embatch", appauthor=False) / "embatch.sqlite")
+    return TuningProfiles(user_folder() / "embatch.sqlite")

@@ -156,7 +156,7 @@ def test_a_learned_budget_is_written_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("embatch.storage.profiles.default_profiles", Profiles)
     with Embedder(backend=FakeBackend()) as e:
-        e._tuner = SharedTuner(BudgetTuner(low=1, high=64, first=8, profile=8))
+        e.host.tuner = SharedTuner(BudgetTuner(low=1, high=64, first=8, profile=8))
         for _ in range(3):
             e.embed(["a", "b"])
     assert saved == [8]

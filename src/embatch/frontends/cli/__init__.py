@@ -35,12 +35,26 @@ Exit codes:
   4    a model cannot be had or used
   5    the output cannot be written
   6    the engine failed, or memory ran out
+  7    the provider refused or cannot be reached
+  8    the budget is used up
   130  interrupted: the same command goes on where it was
 """
 
 _COMMANDS = {
     "embed": ("embatch.frontends.cli.embed", "embed", "Embed files, folders, tables or standard input."),
     "plan": ("embatch.frontends.cli.plan", "plan", "Say what `embed` would do, without doing it."),
+    "runs": ("embatch.frontends.cli.runs", "runs", "List, show, resume and cancel runs through a provider."),
+    "rehearse": ("embatch.frontends.cli.rehearse", "rehearse", "Play a planned run on fast time."),
+    "generate": (
+        "embatch.frontends.cli.generate",
+        "generate",
+        "Answer prompts from a file through a provider.",
+    ),
+    "emulate": (
+        "embatch.frontends.cli.emulate",
+        "emulate",
+        "Run a provider's API on this machine, for tests.",
+    ),
     "models": ("embatch.frontends.cli.models", "models", "List, fetch, show and verify models."),
 }
 

@@ -72,6 +72,7 @@ def embed(
             cache=open_cache(cache, embedder.spec),
             cache_limit=None if cache_limit is None else cache_limit * 1_000_000,
             fresh=fresh,
+            command=sys.argv[1:],
         )
         outcome = _run(job, as_json=as_json, quiet=quiet)
         _conclude(outcome, embedder.spec.model, embedder.backend.device, as_json=as_json, quiet=quiet)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -38,7 +38,12 @@ _INPUT = [
 ]
 
 _MODEL = [
-    click.option("--model", default="minilm", show_default=True, help="Alias, folder, or owner/name."),
+    click.option(
+        "--model",
+        default="minilm",
+        show_default=True,
+        help="Alias, folder, owner/name, or gemini:NAME, openai:NAME, compatible:NAME.",
+    ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
@@ -75,6 +80,48 @@ _MODEL = [
         help="Forget the cache's oldest vectors beyond this size.",
     ),
 ]
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, as a number or with a unit: 90, 90s, 30m, 2h, 1d."""
+
+    name = "duration"
+    _UNITS: ClassVar = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds that a word means."""
+        if isinstance(value, int | float):
+            return float(value)
+        unit = self._UNITS.get(value[-1:].lower())
+        try:
+            seconds = float(value[:-1]) * unit if unit else float(value)
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"{value!r} is no duration; write 90s, 30m, 2h or 1d", param, ctx)
+        return seconds
+
+
+LANES = [
+    click.option(
+        "--strategy",
+        "--batching-strategy",
+        type=click.Choice(["auto", "individual", "batch", "hybrid"]),
+        help="Calls, the provider's batch jobs, both, or whatever costs least.  [auto]",
+    ),
+    click.option(
+        "--deadline", type=Duration(), metavar="TIME", help="When all should be done: 90s, 30m, 2h."
+    ),
+    click.option("--budget", type=click.FloatRange(0), metavar="DOLLARS", help="Never spend more than this."),
+    click.option(
+        "--hour-worth",
+        type=click.FloatRange(0),
+        metavar="DOLLARS",
+        help="What an hour of waiting is worth.  [0.10]",
+    ),
+    click.option("--base-url", metavar="URL", help="Of the provider's API, if it is another server."),
+]
+"""Options for a provider's model only."""
 
 
 _OUTPUT = [
@@ -122,6 +169,6 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The model and how it is run."""
-    for option in reversed(_MODEL):
+    for option in reversed([*_MODEL, *LANES]):
         command = option(command)
     return command

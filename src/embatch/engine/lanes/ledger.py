@@ -1,0 +1,87 @@
+"""What a remote run must remember to lose nothing and to pay nothing twice, as a protocol.
+
+The ledger knows *units*: distinct texts by content. A unit waits, is in a call, is in a job, is done or has failed;
+every change is one transaction. Jobs are written down before they are submitted (the intent, with the tag that finds an
+orphan) and again when the provider has given them a name. Results lie in a store of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from embatch.errors import ItemError
+    from embatch.remote import JobRef, Lane, LedgerJob, Unit, Waiting
+
+
+class LaneLedger(Protocol):
+    """See the module. Used by one thread at a time, except `job_items`, which may be read by another."""
+
+    run_id: str
+    """8 hex digits, in every tag."""
+
+    def add(self, units: Iterable[tuple[bytes, str, int]]) -> int:
+        """Add waiting units: (digest, text, tokens). Known digests stay as they are; how many were new."""
+        ...
+
+    def waiting(self) -> Waiting:
+        """What waits, groups included."""
+        ...
+
+    def peek(self, items: int) -> list[tuple[int, int, int]]:
+        """(id, tokens, size) of the first units that wait, at most `items`."""
+        ...
+
+    def take_call(self, ids: Sequence[int]) -> list[Unit]:
+        """Mark waiting units as being in a call."""
+        ...
+
+    def back(self, ids: Sequence[int], *, blame: bool) -> None:
+        """Units wait again; with `blame`, one more attempt of theirs was fruitless."""
+        ...
+
+    def done(self, ids: Sequence[int]) -> None:
+        """Units have their results, and these are in the store."""
+        ...
+
+    def fail(self, failures: Sequence[tuple[int, ItemError]]) -> None:
+        """Units have failed for good."""
+        ...
+
+    def errors(self, digests: Sequence[bytes]) -> dict[bytes, ItemError]:
+        """Why some texts failed, among those asked for."""
+        ...
+
+    def intend_job(self, last_id: int, items: int, tokens: int, now: float) -> LedgerJob:
+        """Write down that all units that wait, up to `last_id`, are about to be submitted as one job."""
+        ...
+
+    def accept_job(self, number: int, ref: JobRef, now: float) -> None:
+        """The provider has the job under this name."""
+        ...
+
+    def drop_job(self, number: int, state: str) -> int:
+        """The job will give nothing more: its units that have no result wait again. How many, groups included."""
+        ...
+
+    def jobs(self, *, done: bool | None = None) -> list[LedgerJob]:
+        """The run's jobs, oldest first."""
+        ...
+
+    def job_items(self, number: int) -> Iterator[Unit]:
+        """The units of a job that have no result yet, a page at a time."""
+        ...
+
+    def job_units(self, number: int, digests: Sequence[bytes]) -> dict[bytes, Unit]:
+        """Those units among the digests that belong to a job and have no result yet, or wait again after it."""
+        ...
+
+    def bill(self, lane: Lane, *, items: int, tokens: int, dollars: float, estimated: bool) -> None:
+        """Add to what was paid for."""
+        ...
+
+    def spent(self) -> float:
+        """Dollars so far, those of the runs that this one goes on with included."""
+        ...

@@ -1,0 +1,350 @@
+"""Wiring for models behind an API: a provider, what is learned about it, and runs through its lanes.
+
+A `RemoteModel` stands where a backend stands for a model on this machine, so that sources, splitting, windows, journal,
+cache and sinks are the same for both. It keeps the pacer and the beliefs between runs of one process, and, where it
+may, between processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embatch.decisions.costs import savings
+from embatch.decisions.latency import Beliefs
+from embatch.decisions.pacing import Learned, Pacer
+from embatch.decisions.packing_calls import LearnedCaps, TokenRatio
+from embatch.decisions.strategy import Strategy
+from embatch.engine.lanes.clock import Clock
+from embatch.engine.lanes.pipeline import LanePipeline
+from embatch.engine.lanes.run import LaneParts, LaneRun
+from embatch.errors import ProviderError, UsageError
+from embatch.providers.registry import open_provider
+from embatch.providers.work import check_work, estimate_tokens, resolve_task, work_spec
+from embatch.remote import STRATEGIES, EmbedWork, Goal, LaneReport
+from embatch.types import CostRule, Limits, Tokenized
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from embatch.engine.lanes.run import Put
+    from embatch.remote import ModelFacts, Provider, StrategyName, Work
+    from embatch.storage.learned import LearnedFacts
+    from embatch.storage.ledger import Ledger
+    from embatch.types import FloatArray, ModelSpec, VectorStore
+
+_log = logging.getLogger(__name__)
+_CUT_MARGIN = 0.9  # of the limit: what is cut by an estimate must fit by the provider's own count
+_PROBE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneSettings:
+    """How a run may use the lanes.
+
+    Args:
+        strategy: which lanes.
+        threshold: with `auto`, a fixed rule: fewer items than this go by calls, others as a job. None decides by cost.
+        goal: deadline, budget, and what an hour of waiting is worth.
+        parallel: calls at once at most.
+        head: with `hybrid`, how many items at least go at once.
+        max_job_items: items of a job at most.
+    """
+
+    strategy: StrategyName = "auto"
+    threshold: int | None = None
+    goal: Goal = dataclasses.field(default_factory=Goal)
+    parallel: int | None = None
+    head: int = 0
+    max_job_items: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise UsageError(f"strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}")
+        for name in ("threshold", "parallel", "max_job_items"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
+        goal = self.goal
+        if goal.deadline_s is not None and goal.deadline_s <= 0:
+            raise UsageError(f"the deadline must be later than now, not {goal.deadline_s} s")
+        if goal.budget is not None and goal.budget < 0:
+            raise UsageError(f"the budget cannot be negative: {goal.budget}")
+        if goal.hour_worth < 0:
+            raise UsageError(f"an hour of waiting cannot be worth less than nothing: {goal.hour_worth}")
+
+
+class RemoteModel:
+    """A provider's model where a backend is expected: it counts and splits texts, and makes runs.
+
+    Thread-safe, one run at a time through each pipeline that it makes.
+
+    Args:
+        provider: an open provider; closed with the model.
+        settings: how runs use the lanes, unless they say otherwise.
+        learned: where what is learned is kept between processes; None keeps it for this one only.
+        clock: the time to live by; only rehearsals give another.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        settings: LaneSettings | None = None,
+        learned: LearnedFacts | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.provider = provider
+        self.settings = settings or LaneSettings()
+        self.clock = clock or Clock()
+        self.caps = LearnedCaps()
+        self.ratio = TokenRatio()
+        self.device = f"{provider.name} API"
+        self.streams = 1
+        self.prompts: Mapping[str, str] = {}
+        self._learned = learned
+        self._key = f"{provider.name}:{provider.facts.model} {provider.account}"
+        self._lock = threading.Lock()
+        self._dimensions = provider.facts.dimensions
+        self._load()
+        self.spec = self.spec_for(None, None)
+        self.limits = Limits(items=provider.facts.call.items, cost=CostRule.PACKED)
+
+    @classmethod
+    def open(
+        cls,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        client: object | None = None,
+        facts_file: Path | None = None,
+        settings: LaneSettings | None = None,
+        keep_learned: bool = True,
+    ) -> RemoteModel:
+        """Open `gemini:NAME`, `openai:NAME` or `compatible:NAME`.
+
+        Raises:
+            MissingExtraError: the provider's SDK is not installed.
+            ProviderError: no key was given.
+        """
+        from embatch.storage.learned import default_learned
+
+        provider = open_provider(
+            model, base_url=base_url, api_key=api_key, client=client, facts_file=facts_file
+        )
+        return cls(provider, settings=settings, learned=default_learned() if keep_learned else None)
+
+    # --- the model --------------------------------------------------------------------------------------------
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the model."""
+        return self.provider.facts
+
+    def work_for(self, task: str | None, dimensions: int | None) -> EmbedWork:
+        """What is asked for each text.
+
+        Raises:
+            UsageError: the model knows no such task, or has no such number of dimensions.
+        """
+        type_, prompt = resolve_task(self.facts, task or "document")
+        full = dimensions is None or dimensions == self.facts.dimensions
+        work = EmbedWork(
+            model=self.facts.model, dimensions=None if full else dimensions, task=type_, prompt=prompt
+        )
+        check_work(self.facts, work)
+        return work
+
+    def spec_for(self, task: str | None, dimensions: int | None) -> ModelSpec:
+        """The spec of vectors made for a task."""
+        return self.spec_of(self.work_for(task, dimensions))
+
+    def spec_of(self, work: EmbedWork) -> ModelSpec:
+        """The spec of vectors made by some work."""
+        if not self._dimensions and work.dimensions is None:
+            self._dimensions = self._probe(work)
+        facts = self.facts
+        return work_spec(replace(facts, dimensions=facts.dimensions or self._dimensions or 0), work)
+
+    def tokenize(self, texts: Sequence[str], *, prompt: str = "") -> Tokenized:
+        """Estimated tokens of each text; texts that are too long are cut where the provider would refuse them."""
+        facts = self.facts
+        most = facts.call.item_tokens
+        extra = estimate_tokens(facts, prompt) if prompt else 0
+        estimates = np.array([estimate_tokens(facts, text) + extra for text in texts], np.int32)
+        truncated = np.array([self.ratio.correct(int(n)) > most for n in estimates], np.bool_)
+        payloads: list[str] = list(texts)
+        for i in np.flatnonzero(truncated).tolist():
+            if not facts.truncates:
+                payloads[i] = self._cut(texts[i], int(estimates[i]))
+        return Tokenized(payloads, np.minimum(estimates, most).astype(np.int32), truncated)
+
+    def split(self, text: str, *, prompt: str = "") -> list[str]:
+        """Consecutive pieces of `text`, each within the model's limit by estimate; joined: the text."""
+        pieces, rest = [], text
+        while rest:
+            tokens = int(self.tokenize([rest], prompt=prompt).lengths[0])
+            estimate = estimate_tokens(self.facts, rest)
+            if self.ratio.correct(max(tokens, estimate)) <= self.facts.call.item_tokens:
+                pieces.append(rest)
+                break
+            piece = self._cut(rest, estimate)
+            pieces.append(piece)
+            rest = rest[len(piece) :]
+        return pieces
+
+    def embed(self, payloads: Sequence[object]) -> FloatArray:
+        """Not how a provider is asked: runs go through `pipeline`."""
+        del payloads
+        raise UsageError("a provider's model is used through its pipeline, not batch by batch")
+
+    def memory_used(self) -> float:
+        """A provider's memory is not ours."""
+        return 0.0
+
+    def close(self) -> None:
+        """Keep what was learned, and close the provider. Closing twice is allowed."""
+        self.save()
+        self.provider.close()
+
+    # --- runs -------------------------------------------------------------------------------------------------
+
+    def pipeline(
+        self,
+        spec: ModelSpec,
+        work: EmbedWork,
+        *,
+        ledger: Ledger,
+        store: VectorStore,
+        settings: LaneSettings | None = None,
+        rows_at_once: int | None = None,
+        collect: bool = False,
+    ) -> LanePipeline:
+        """A run that embeds rows; see `LanePipeline`."""
+        chosen = settings or self.settings
+        report = self.new_report(chosen, ledger)
+        return LanePipeline(
+            self,
+            spec,
+            ledger=ledger,
+            store=store,
+            make_run=lambda put: self.run_for(
+                work, put, ledger=ledger, settings=chosen, report=report, dimensions=spec.dimensions
+            ),
+            lanes=report,
+            rows_at_once=rows_at_once,
+            collect=collect,
+        )
+
+    def new_report(self, settings: LaneSettings, ledger: Ledger) -> LaneReport:
+        """An empty report of a run."""
+        return LaneReport(
+            strategy=settings.strategy, run_id=ledger.run_id, priced=self.facts.prices is not None
+        )
+
+    def run_for(
+        self,
+        work: Work,
+        put: Put,
+        *,
+        ledger: Ledger,
+        settings: LaneSettings,
+        report: LaneReport,
+        dimensions: int | None = None,
+    ) -> LaneRun:
+        """A run over what the ledger holds."""
+        if settings.parallel is not None:
+            self.pacer.parallel = min(self.pacer.parallel, settings.parallel)
+        goal = settings.goal
+        if goal.budget is not None and (spent := ledger.spent()):
+            goal = replace(goal, budget=max(0.0, goal.budget - spent))
+        strategy = Strategy(
+            settings.strategy,
+            goal,
+            self.facts,
+            self.pacer,
+            self.beliefs,
+            now=self.clock.now(),
+            threshold=settings.threshold,
+            call_limits=lambda: self.caps.limits(self.facts.call),
+            head=settings.head,
+            max_job_items=settings.max_job_items,
+        )
+        return LaneRun(
+            LaneParts(
+                provider=self.provider,
+                work=work,
+                ledger=ledger,
+                strategy=strategy,
+                caps=self.caps,
+                ratio=self.ratio,
+                clock=self.clock,
+                report=report,
+                put=put,
+                dimensions=dimensions,
+            )
+        )
+
+    # --- what is learned --------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Keep what was learned for the next process."""
+        if self._learned is None:
+            return
+        with self._lock:
+            self._learned.save(
+                self._key,
+                {
+                    "pacer": dataclasses.asdict(self.pacer.learned()),
+                    "beliefs": self.beliefs.to_dict(),
+                    "ratio": self.ratio.to_dict(),
+                    "caps": self.caps.to_dict(),
+                    "dimensions": self._dimensions,
+                },
+            )
+
+    def _load(self) -> None:
+        kept = self._learned.load(self._key) if self._learned is not None else {}
+        self.pacer = self._new_pacer(None)
+        self.beliefs = Beliefs(self.facts.provider)
+        try:
+            if "pacer" in kept:
+                self.pacer = self._new_pacer(Learned(**kept["pacer"]))
+            if "beliefs" in kept:
+                self.beliefs = Beliefs.from_dict(kept["beliefs"])
+            if "ratio" in kept:
+                self.ratio = TokenRatio.from_dict(kept["ratio"])
+            if "caps" in kept:
+                self.caps = LearnedCaps.from_dict(kept["caps"])
+            self._dimensions = self._dimensions or int(kept.get("dimensions") or 0)
+        except (TypeError, ValueError, KeyError) as error:
+            _log.debug("what was learned could not be used: %s", error)
+
+    def _new_pacer(self, learned: Learned | None) -> Pacer:
+        parallel = self.settings.parallel or 64
+        return Pacer(self.facts.rates, now=self.clock.now(), parallel=parallel, learned=learned)
+
+    def _probe(self, work: EmbedWork) -> int:
+        """How many dimensions a model has that nothing is known of: one text is embedded to see."""
+        answer = self.provider.call(["embatch"], work, timeout_s=_PROBE_TIMEOUT_S).results[0]
+        if isinstance(answer, ProviderError):
+            raise answer
+        assert isinstance(answer, np.ndarray)
+        return int(answer.shape[0])
+
+    def _cut(self, text: str, estimate: int) -> str:
+        share = _CUT_MARGIN * self.facts.call.item_tokens / max(1, self.ratio.correct(estimate))
+        return text[: max(1, int(len(text) * share))]
+
+
+def conclude(report: LaneReport, model: RemoteModel, items: int) -> None:
+    """Fill in what a run saved against the other lanes."""
+    saved = savings(report, model.facts, model.beliefs, items)
+    report.saved_seconds, report.saved_dollars = saved.seconds, saved.dollars

@@ -1,0 +1,427 @@
+"""The ledger of a remote run, in a SQLite file beside the output: what was sent where, and what came back.
+
+It is what makes a run that was killed go on without paying twice: jobs are written down before they are submitted, and
+found again. It keeps no vectors (the run's journal does) and no order of rows. The file is locked for the life of its
+process. See `embatch.engine.lanes.ledger` for what each method promises.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from embatch import errors
+from embatch.errors import ItemError, OutputBusyError
+from embatch.remote import JobRef, LedgerJob, Unit, Waiting
+from embatch.storage.files import os_errors
+from embatch.storage.journal import FOLDER
+from embatch.storage.sqlite import connect, sqlite_errors, transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from embatch.remote import Lane
+
+WAITING, IN_CALL, IN_JOB, DONE, FAILED = range(5)
+_PAGE = 1000  # rows read or written by one statement
+_BUSY_S = 0.5
+_SIDE_FILES = ("-wal", "-shm", "-journal")
+
+MIGRATIONS = (
+    """
+    CREATE TABLE run (
+        id TEXT NOT NULL,            -- 8 hex digits, part of every tag
+        fingerprint TEXT NOT NULL,   -- of what is computed
+        about TEXT NOT NULL,         -- JSON: model, account, command; for people and for `runs resume`
+        started REAL NOT NULL
+    );
+    CREATE TABLE units (
+        id INTEGER PRIMARY KEY,      -- the order of sending
+        digest BLOB NOT NULL UNIQUE, -- of the text
+        text TEXT,                   -- NULL once it has its result
+        tokens INTEGER NOT NULL,     -- estimated
+        size INTEGER NOT NULL,       -- bytes in UTF-8
+        state INTEGER NOT NULL,      -- 0 waits, 1 in a call, 2 in a job, 3 done, 4 failed
+        attempts INTEGER NOT NULL DEFAULT 0,
+        job INTEGER,                 -- the last job that it was in
+        error TEXT                   -- JSON: [class, message, hint]
+    );
+    CREATE INDEX units_waiting ON units (id) WHERE state = 0;
+    CREATE INDEX units_job ON units (job, id) WHERE state = 2;
+    CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY,
+        tag TEXT NOT NULL UNIQUE,
+        state TEXT NOT NULL,         -- intended, accepted, collected, or why it was given up
+        items INTEGER NOT NULL,
+        tokens INTEGER NOT NULL,
+        intended REAL NOT NULL,
+        accepted REAL,
+        provider_id TEXT,            -- NULL while it is only intended
+        input_file TEXT,
+        done INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE TABLE bill (
+        lane TEXT PRIMARY KEY,
+        requests INTEGER NOT NULL,
+        items INTEGER NOT NULL,
+        tokens INTEGER NOT NULL,
+        dollars REAL NOT NULL,
+        estimated INTEGER NOT NULL   -- tokens of these that the provider did not count
+    );
+    CREATE TABLE answers (digest BLOB PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+_WAITING = "SELECT count(*), coalesce(sum(tokens), 0) FROM units WHERE state = 0"
+_PEEK = "SELECT id, tokens, size FROM units WHERE state = 0 ORDER BY id LIMIT ?"
+_UNIT = "SELECT id, digest, text, tokens, size, attempts FROM units"
+_JOB_COLUMNS = "number, tag, items, tokens, intended, provider_id, input_file, accepted, done, state"
+_RESET_CALLS = "UPDATE units SET state = 0 WHERE state = 1"
+_FORGET = "DELETE FROM units WHERE state IN (0, 3, 4)"
+_ADD = "INSERT OR IGNORE INTO units (digest, text, tokens, size, state) VALUES (?, ?, ?, ?, 0)"
+_TO_JOB = "UPDATE units SET state = 2, job = ? WHERE state = 0 AND id <= ?"
+_BILL = """
+    INSERT INTO bill (lane, requests, items, tokens, dollars, estimated) VALUES (?, 1, ?, ?, ?, ?)
+    ON CONFLICT (lane) DO UPDATE SET requests = requests + 1, items = items + excluded.items,
+        tokens = tokens + excluded.tokens, dollars = dollars + excluded.dollars,
+        estimated = estimated + excluded.estimated
+"""
+
+
+class Bill(NamedTuple):
+    """What one lane has cost."""
+
+    requests: int
+    items: int
+    tokens: int
+    dollars: float
+    estimated: int
+    """Of `tokens`, those that the provider did not count."""
+
+
+def ledger_path(output: Path) -> Path:
+    """Where the ledger of a run that makes `output` lies: `.embatch/<name>.lanes` beside it."""
+    target = output.resolve()
+    return target.parent / FOLDER / f"{target.name}.lanes"
+
+
+class Ledger:
+    """The ledger of one run. Made by `open`; removed by `finish`, or kept by `close`.
+
+    Attributes:
+        run_id: 8 hex digits; the same when an interrupted run goes on.
+        resumed: whether an interrupted run goes on.
+        reset: units that were in a call when the run before was killed, and are sent again.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+        """Only `open` calls this."""
+        self.path = path
+        self.run_id = ""
+        self.resumed = False
+        self.reset = 0
+        self._connection: sqlite3.Connection | None = connection
+        self._lock = threading.RLock()  # `job_items` is read by the thread that uploads
+
+    @classmethod
+    def open(
+        cls, path: Path | None, *, fingerprint: str, about: dict[str, Any], started: float | None = None
+    ) -> Ledger:
+        """Open the ledger at `path` for this process alone, or one in memory.
+
+        Units of an interrupted run that are in no job are forgotten: the run reads its inputs again, and what has a
+        result is in the journal. Jobs are kept, with their units.
+
+        Args:
+            path: the file; None keeps everything in memory, for runs that are not worth a file.
+            fingerprint: of the ModelSpec, or of the work.
+            about: JSON values that say what run this is.
+            started: when the run began, in seconds that all processes share.
+
+        Raises:
+            OutputBusyError: another process goes on with this run now.
+            OutputMismatchError: the jobs of another model's run are still under way, or the file is damaged.
+        """
+        if path is None:
+            connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            connection.executescript(";".join(MIGRATIONS))
+        else:
+            try:
+                connection = connect(path, migrations=MIGRATIONS, exclusive=True, busy_s=_BUSY_S)
+            except OutputBusyError as error:
+                raise OutputBusyError(f"another process goes on with the run of {path.stem!r} now") from error
+        ledger = cls(connection, path)
+        try:
+            with ledger._errors():
+                ledger._begin(fingerprint, about, time.time() if started is None else started)
+        except BaseException:
+            connection.close()
+            raise
+        return ledger
+
+    # --- units ------------------------------------------------------------------------------------------------
+
+    def add(self, units: Iterable[tuple[bytes, str, int]]) -> int:
+        """Add waiting units."""
+        rows = iter(units)
+        new = 0
+        with self._transaction() as connection:
+            while page := list(islice(rows, _PAGE)):
+                before = connection.total_changes
+                connection.executemany(_ADD, [(d, text, n, len(text.encode())) for d, text, n in page])
+                new += connection.total_changes - before
+        return new
+
+    def waiting(self) -> Waiting:
+        """What waits."""
+        with self._errors():
+            return Waiting(*self._open.execute(_WAITING).fetchone())
+
+    def peek(self, items: int) -> list[tuple[int, int, int]]:
+        """(id, tokens, size) of the first that wait."""
+        with self._errors():
+            return self._open.execute(_PEEK, (items,)).fetchall()
+
+    def take_call(self, ids: Sequence[int]) -> list[Unit]:
+        """Mark waiting units as being in a call."""
+        units: list[Unit] = []
+        with self._transaction() as connection:
+            for page in _pages(ids):
+                marks = ",".join("?" * len(page))
+                connection.execute(f"UPDATE units SET state = 1 WHERE id IN ({marks})", page)  # noqa: S608  # marks only
+                rows = connection.execute(f"{_UNIT} WHERE id IN ({marks}) ORDER BY id", page)
+                units.extend(Unit(*row) for row in rows)
+        return units
+
+    def back(self, ids: Sequence[int], *, blame: bool) -> None:
+        """Units wait again."""
+        self._set(ids, "state = 0, attempts = attempts + 1" if blame else "state = 0")
+
+    def done(self, ids: Sequence[int]) -> None:
+        """Units have their results."""
+        self._set(ids, "state = 3, text = NULL")
+
+    def fail(self, failures: Sequence[tuple[int, ItemError]]) -> None:
+        """Units have failed for good."""
+        rows = [(json.dumps([type(e).__name__, str(e), e.hint]), unit) for unit, e in failures]
+        with self._transaction() as connection:
+            connection.executemany("UPDATE units SET state = 4, error = ? WHERE id = ?", rows)
+
+    def errors(self, digests: Sequence[bytes]) -> dict[bytes, ItemError]:
+        """Why some texts failed."""
+        found: dict[bytes, ItemError] = {}
+        with self._errors():
+            for page in _pages(digests):
+                marks = ",".join("?" * len(page))
+                rows = self._open.execute(
+                    f"SELECT digest, error FROM units WHERE state = 4 AND digest IN ({marks})",  # noqa: S608  # marks only
+                    page,
+                )
+                found.update((digest, _item_error(error)) for digest, error in rows)
+        return found
+
+    # --- jobs -------------------------------------------------------------------------------------------------
+
+    def intend_job(self, last_id: int, items: int, tokens: int, now: float) -> LedgerJob:
+        """Write down that what waits, up to `last_id`, is about to be submitted as one job."""
+        with self._transaction() as connection:
+            (number,) = connection.execute("SELECT coalesce(max(number), 0) + 1 FROM jobs").fetchone()
+            tag = f"embatch-{self.run_id}-{number}"
+            connection.execute(
+                "INSERT INTO jobs (number, tag, state, items, tokens, intended) VALUES (?, ?, 'intended', ?, ?, ?)",
+                (number, tag, items, tokens, now),
+            )
+            connection.execute(_TO_JOB, (number, last_id))
+        return LedgerJob(number, tag, items, tokens, now)
+
+    def accept_job(self, number: int, ref: JobRef, now: float) -> None:
+        """The provider has it."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE jobs SET state = 'accepted', accepted = ?, provider_id = ?, input_file = ? WHERE number = ?",
+                (now, ref.id, ref.input_file, number),
+            )
+
+    def drop_job(self, number: int, state: str) -> int:
+        """The job gives nothing more; its units without a result wait again."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE jobs SET state = ?, done = 1 WHERE number = ?", (state, number))
+            cursor = connection.execute("UPDATE units SET state = 0 WHERE state = 2 AND job = ?", (number,))
+            return cursor.rowcount
+
+    def jobs(self, *, done: bool | None = None) -> list[LedgerJob]:
+        """The run's jobs, oldest first."""
+        where = "" if done is None else f" WHERE done = {int(done)}"
+        with self._errors():
+            rows = self._open.execute(f"SELECT {_JOB_COLUMNS} FROM jobs{where} ORDER BY number").fetchall()  # noqa: S608  # constants
+        return [_job(*row) for row in rows]
+
+    def job_items(self, number: int) -> Iterator[Unit]:
+        """The units of a job that have no result yet, a page at a time; may be read by another thread."""
+        last = -1
+        statement = f"{_UNIT} WHERE job = ? AND state = 2 AND id > ? ORDER BY id LIMIT {_PAGE}"
+        while True:
+            with self._errors():
+                page = self._open.execute(statement, (number, last)).fetchall()
+            if not page:
+                return
+            yield from (Unit(*row) for row in page)
+            last = page[-1][0]
+
+    def job_units(self, number: int, digests: Sequence[bytes]) -> dict[bytes, Unit]:
+        """Those among the digests that are in this job and have no result, or wait again after it."""
+        found: dict[bytes, Unit] = {}
+        with self._errors():
+            for page in _pages(digests):
+                marks = ",".join("?" * len(page))
+                rows = self._open.execute(
+                    f"{_UNIT} WHERE digest IN ({marks}) AND job = ? AND state IN (0, 2)", [*page, number]
+                )
+                found.update((row[1], Unit(*row)) for row in rows)
+        return found
+
+    # --- money ------------------------------------------------------------------------------------------------
+
+    def bill(self, lane: Lane, *, items: int, tokens: int, dollars: float, estimated: bool) -> None:
+        """Add to what was paid for."""
+        with self._transaction() as connection:
+            connection.execute(_BILL, (lane, items, tokens, dollars, tokens if estimated else 0))
+
+    def bills(self) -> dict[str, Bill]:
+        """What each lane has cost so far."""
+        with self._errors():
+            rows = self._open.execute("SELECT lane, requests, items, tokens, dollars, estimated FROM bill")
+            return {row[0]: Bill(*row[1:]) for row in rows}
+
+    def spent(self) -> float:
+        """Dollars so far."""
+        return sum(bill.dollars for bill in self.bills().values())
+
+    # --- generated answers ------------------------------------------------------------------------------------
+
+    def put_answers(self, answers: Sequence[tuple[bytes, str]]) -> None:
+        """Keep generated answers (JSON) under their prompts' digests; known ones stay."""
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers)
+
+    def answers(self, digests: Sequence[bytes]) -> dict[bytes, str]:
+        """The kept answers among those asked for."""
+        found: dict[bytes, str] = {}
+        with self._errors():
+            for page in _pages(digests):
+                marks = ",".join("?" * len(page))
+                found.update(
+                    self._open.execute(f"SELECT digest, answer FROM answers WHERE digest IN ({marks})", page)  # noqa: S608  # marks only
+                )
+        return found
+
+    # --- ending -----------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Remove the ledger: the output is whole and no job is under way."""
+        path, connection = self.path, self._connection
+        self._connection = None
+        if connection is None:
+            return
+        connection.close()
+        if path is not None:
+            with os_errors(path):
+                for side in _SIDE_FILES:
+                    Path(f"{path}{side}").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # other runs' files may lie there
+                path.parent.rmdir()
+
+    def close(self) -> None:
+        """Keep the ledger for the next time. Closing twice, or after `finish`, is allowed."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise errors.EmbatchError("the ledger is closed", hint="Open it again to use it.")
+        return self._connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        with self._lock, sqlite_errors(self.path or Path(":memory:")):
+            yield
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._errors(), transaction(self._open):
+            yield self._open
+
+    def _set(self, ids: Sequence[int], change: str) -> None:
+        with self._transaction() as connection:
+            connection.executemany(f"UPDATE units SET {change} WHERE id = ?", [(unit,) for unit in ids])  # noqa: S608  # constants
+
+    def _begin(self, fingerprint: str, about: dict[str, Any], started: float) -> None:
+        if self.path is not None:
+            # An intent must outlive a power cut, not only a killed process.
+            self._open.execute("PRAGMA synchronous = FULL")
+        row = self._open.execute("SELECT id, fingerprint, about FROM run").fetchone()
+        if row is not None and row[1] != fingerprint:
+            self._refuse_other_model(row)
+            row = None
+        with transaction(self._open):
+            if row is None:
+                for table in ("run", "units", "jobs", "bill", "answers"):
+                    self._open.execute(f"DELETE FROM {table}")  # noqa: S608  # names above
+                self.run_id = uuid.uuid4().hex[:8]
+                self._open.execute(
+                    "INSERT INTO run VALUES (?, ?, ?, ?)",
+                    (self.run_id, fingerprint, json.dumps(about, default=str), started),
+                )
+                return
+            self.run_id, self.resumed = row[0], True
+            self.reset = self._open.execute(_RESET_CALLS).rowcount
+            self._open.execute(_FORGET)
+
+    def _refuse_other_model(self, row: tuple[str, str, str]) -> None:
+        running = self.jobs(done=False)
+        if running:
+            model = json.loads(row[2]).get("model", "another model")
+            raise errors.OutputMismatchError(
+                f"an interrupted run of {model} still has {len(running)} paid job(s) under way for this output",
+                hint=f"Finish it with `embatch runs resume {row[0]}`, give it up with `embatch runs cancel {row[0]}`, "
+                "or write to another file.",
+            )
+
+
+def _pages(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(values), _PAGE):
+        yield values[start : start + _PAGE]
+
+
+def _item_error(text: str) -> ItemError:
+    name, message, hint = json.loads(text)
+    kind: Callable[..., ItemError] = getattr(errors, name, ItemError)
+    return kind(message, hint=hint)
+
+
+def _job(  # noqa: PLR0913, PLR0917  # one argument a column
+    number: int,
+    tag: str,
+    items: int,
+    tokens: int,
+    intended: float,
+    provider_id: str | None,
+    input_file: str | None,
+    accepted: float | None,
+    done: int,
+    state: str,
+) -> LedgerJob:
+    ref = JobRef(id=provider_id, input_file=input_file) if provider_id is not None else None
+    return LedgerJob(number, tag, items, tokens, intended, ref, accepted, bool(done), state)
