@@ -1,0 +1,1 @@
+"""Gemini through google-genai, on the Developer API and, for synchronous calls, on Vertex AI."""
