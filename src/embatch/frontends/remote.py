@@ -11,14 +11,14 @@ import dataclasses
 import logging
 import threading
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embatch.decisions.costs import savings
 from embatch.decisions.latency import Beliefs
 from embatch.decisions.pacing import Learned, Pacer
-from embatch.decisions.packing_calls import LearnedCaps, TokenRatio
+from embatch.decisions.packing_calls import Caps, LearnedCaps, TokenRatio
 from embatch.decisions.strategy import Strategy
 from embatch.engine.lanes.clock import Clock
 from embatch.engine.lanes.pipeline import LanePipeline
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _CUT_MARGIN = 0.9  # of the limit: what is cut by an estimate must fit by the provider's own count
 _PROBE_TIMEOUT_S = 60.0
+_PARALLEL = 64  # calls at once, unless fewer are asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +104,13 @@ class RemoteModel:
         self.provider = provider
         self.settings = settings or LaneSettings()
         self.clock = clock or Clock()
-        self.caps = LearnedCaps()
+        self.caps = LearnedCaps(day=_today())
         self.ratio = TokenRatio()
         self.device = f"{provider.name} API"
         self.streams = 1
         self.prompts: Mapping[str, str] = {}
         self._learned = learned
+        self._parallel = self.settings.parallel or _PARALLEL
         self._key = f"{provider.name}:{provider.facts.model} {provider.account}"
         self._lock = threading.Lock()
         self._dimensions = provider.facts.dimensions
@@ -260,8 +262,9 @@ class RemoteModel:
         dimensions: int | None = None,
     ) -> LaneRun:
         """A run over what the ledger holds."""
-        if settings.parallel is not None:
-            self.pacer.parallel = min(self.pacer.parallel, settings.parallel)
+        if settings.parallel is not None and settings.parallel != self._parallel:
+            self._parallel = settings.parallel
+            self.pacer = self._new_pacer(self.pacer.learned())
         goal = settings.goal
         if goal.budget is not None and (spent := ledger.spent()):
             goal = replace(goal, budget=max(0.0, goal.budget - spent))
@@ -303,9 +306,10 @@ class RemoteModel:
                 self._key,
                 {
                     "pacer": dataclasses.asdict(self.pacer.learned()),
-                    "beliefs": self.beliefs.to_dict(),
-                    "ratio": self.ratio.to_dict(),
-                    "caps": self.caps.to_dict(),
+                    "beliefs": self.beliefs.to_dict(self.clock.now()),
+                    "ratio": [self.ratio.ratio, self.ratio.seen],
+                    "caps": dataclasses.asdict(self.caps.caps),
+                    "at": self.clock.wall(),
                     "dimensions": self._dimensions,
                 },
             )
@@ -313,23 +317,27 @@ class RemoteModel:
     def _load(self) -> None:
         kept = self._learned.load(self._key) if self._learned is not None else {}
         self.pacer = self._new_pacer(None)
-        self.beliefs = Beliefs(self.facts.provider)
+        self.beliefs = Beliefs.of(self.facts.provider)
         try:
             if "pacer" in kept:
                 self.pacer = self._new_pacer(Learned(**kept["pacer"]))
             if "beliefs" in kept:
-                self.beliefs = Beliefs.from_dict(kept["beliefs"])
+                self.beliefs = Beliefs.from_dict(
+                    kept["beliefs"],
+                    provider=self.facts.provider,
+                    now=self.clock.now(),
+                    away_s=max(0.0, self.clock.wall() - float(kept.get("at", 0.0))),
+                )
             if "ratio" in kept:
-                self.ratio = TokenRatio.from_dict(kept["ratio"])
+                self.ratio = TokenRatio(*kept["ratio"])
             if "caps" in kept:
-                self.caps = LearnedCaps.from_dict(kept["caps"])
+                self.caps = LearnedCaps(Caps(**kept["caps"]), day=_today())
             self._dimensions = self._dimensions or int(kept.get("dimensions") or 0)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, UsageError) as error:
             _log.debug("what was learned could not be used: %s", error)
 
     def _new_pacer(self, learned: Learned | None) -> Pacer:
-        parallel = self.settings.parallel or 64
-        return Pacer(self.facts.rates, now=self.clock.now(), parallel=parallel, learned=learned)
+        return Pacer(self.facts.rates, now=self.clock.now(), parallel=self._parallel, learned=learned)
 
     def _probe(self, work: EmbedWork) -> int:
         """How many dimensions a model has that nothing is known of: one text is embedded to see."""
@@ -344,7 +352,13 @@ class RemoteModel:
         return text[: max(1, int(len(text) * share))]
 
 
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
 def conclude(report: LaneReport, model: RemoteModel, items: int) -> None:
     """Fill in what a run saved against the other lanes."""
+    from embatch.decisions.costs import savings
+
     saved = savings(report, model.facts, model.beliefs, items)
     report.saved_seconds, report.saved_dollars = saved.seconds, saved.dollars

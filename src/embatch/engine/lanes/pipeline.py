@@ -46,6 +46,9 @@ class _Waiting:
     unit_digests: list[bytes]
     """Of its units: whole texts by their own digest, pieces of a text by theirs."""
     cached: int
+    """Slots whose vector was stored before the run."""
+    repeated: int
+    """Units that an earlier window has as well."""
 
 
 class LanePipeline:
@@ -152,16 +155,18 @@ class LanePipeline:
         ]
         lengths = window.lengths.tolist()
         there = self._store.get([digests[unit] for unit in pooled]) if pooled else {}
-        self._ledger.add(
+        units = [
             (digest, str(text), tokens)
             for digest, text, tokens in zip(digests, window.payloads, lengths, strict=True)
             if digest not in there
-        )
+        ]
+        repeated = len(units) - self._ledger.add(units)
         window.payloads = ()
         window.vectors = np.empty((0, self._spec.dimensions), np.float32)
         cached = len(window.digests) - len(missing)
         self._settled += cached + len(window.failures) + len(window.slots) - len(window.digests)
-        return _Waiting(window, digests, cached)
+        self._settled += repeated
+        return _Waiting(window, digests, cached, repeated)
 
     # --- the second pass --------------------------------------------------------------------------------------
 
@@ -250,8 +255,9 @@ class LanePipeline:
         report.failures.extend(block.failures[: max(0, _KEPT_FAILURES - len(report.failures))])
         computed = len(set(window.unit_slots) - set(window.slot_errors))
         report.cached += waiting.cached
-        report.embedded += computed
-        report.duplicates += len(window.slots) - window.slots.count(-1) - len(window.digests)
+        repeated = min(computed, waiting.repeated)
+        report.embedded += computed - repeated
+        report.duplicates += repeated + len(window.slots) - window.slots.count(-1) - len(window.digests)
         report.truncated += sum(slot in window.truncated for slot in window.slots)
         report.pooled += sum(slot in window.pieces for slot in window.slots)
 

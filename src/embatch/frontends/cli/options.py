@@ -42,7 +42,7 @@ _MODEL = [
         "--model",
         default="minilm",
         show_default=True,
-        help="Alias, folder, owner/name, or gemini:NAME, openai:NAME, compatible:NAME.",
+        help="Alias, folder or owner/name; or gemini:NAME, openai:NAME, compatible:NAME.",
     ),
     click.option(
         "--precision",
