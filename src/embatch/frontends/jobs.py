@@ -152,12 +152,19 @@ class EmbedJob:
 
     def _open_ledger(self, command: Sequence[str], *, fresh: bool) -> Ledger | None:
         """For a provider's model: what makes the run survive its process."""
-        if isinstance(self._embedder.host, LocalHost):
+        host = self._embedder.host
+        if isinstance(host, LocalHost):
             return None
         from embatch.frontends.remote_host import open_ledger
 
         try:
-            return open_ledger(self._output, self._embedder.spec, command=list(command), fresh=fresh)
+            return open_ledger(
+                self._output,
+                self._embedder.spec,
+                command=list(command),
+                fresh=fresh,
+                base_url=host.backend.base_url,
+            )
         except BaseException:
             self._journal.close()
             raise

@@ -91,6 +91,7 @@ class RemoteModel:
         settings: how runs use the lanes, unless they say otherwise.
         learned: where what is learned is kept between processes; None keeps it for this one only.
         clock: the time to live by; only rehearsals give another.
+        base_url: what the provider was opened with, for those who go on with a run.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class RemoteModel:
         settings: LaneSettings | None = None,
         learned: LearnedFacts | None = None,
         clock: Clock | None = None,
+        base_url: str | None = None,
     ) -> None:
+        self.base_url = base_url
         self.provider = provider
         self.settings = settings or LaneSettings()
         self.clock = clock or Clock()
@@ -114,6 +117,8 @@ class RemoteModel:
         self._key = f"{provider.name}:{provider.facts.model} {provider.account}"
         self._lock = threading.Lock()
         self._dimensions = provider.facts.dimensions
+        self.pacer = self._new_pacer(None)
+        self.beliefs = Beliefs.of(provider.facts.provider)
         self._load()
         self.spec = self.spec_for(None, None)
         self.limits = Limits(items=provider.facts.call.items, cost=CostRule.PACKED)
@@ -141,7 +146,8 @@ class RemoteModel:
         provider = open_provider(
             model, base_url=base_url, api_key=api_key, client=client, facts_file=facts_file
         )
-        return cls(provider, settings=settings, learned=default_learned() if keep_learned else None)
+        learned = default_learned() if keep_learned else None
+        return cls(provider, settings=settings, learned=learned, base_url=base_url)
 
     # --- the model --------------------------------------------------------------------------------------------
 
@@ -316,8 +322,6 @@ class RemoteModel:
 
     def _load(self) -> None:
         kept = self._learned.load(self._key) if self._learned is not None else {}
-        self.pacer = self._new_pacer(None)
-        self.beliefs = Beliefs.of(self.facts.provider)
         try:
             if "pacer" in kept:
                 self.pacer = self._new_pacer(Learned(**kept["pacer"]))

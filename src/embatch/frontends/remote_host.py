@@ -109,6 +109,7 @@ class RemoteHost:
     def query(self, text: str) -> FloatArray | None:
         """Not a way of its own: one text is one call through the lanes, with their pacing."""
         del text
+        return None  # the answer is: ask `run`
 
     def keep(self, report: Report) -> None:
         """Keep what was learned for the next process."""
@@ -184,7 +185,10 @@ class SafeRun:
         spec = self._host.spec_for(self._task)
         try:
             return open_run(
-                user_folder() / "runs" / _name(spec, self._rows), spec, command=[], rows=len(self._rows)
+                user_folder() / "runs" / _name(spec, self._rows),
+                spec,
+                rows=len(self._rows),
+                base_url=self._host.backend.base_url,
             )
         except OutputError as error:
             _log.warning("this run cannot be resumed if it is killed: %s", error)
@@ -206,14 +210,14 @@ class SafeRun:
 
 
 def open_run(
-    output: Path, spec: ModelSpec, *, command: list[str], rows: int | None = None
+    output: Path, spec: ModelSpec, *, rows: int | None = None, base_url: str | None = None
 ) -> tuple[Ledger, RunJournal]:
     """Ledger and journal of a run that makes `output`, which need not be a file, noted in the registry.
 
     Raises:
         OutputError: they cannot be opened; nothing is left open then.
     """
-    ledger = open_ledger(output, spec, command=command, rows=rows)
+    ledger = open_ledger(output, spec, command=[], rows=rows, base_url=base_url)
     try:
         journal = RunJournal.open(output, spec=spec, settings={}, signature=None)
     except BaseException:
@@ -239,7 +243,13 @@ def open_ledger(
         OutputError: it cannot be opened.
     """
     path = ledger_path(output)
-    told = {"model": spec.model, "spec": json.loads(spec.to_json()), "rows": rows, **about}
+    told = {
+        "model": spec.model,
+        "fingerprint": spec.fingerprint,
+        "spec": json.loads(spec.to_json()),
+        "rows": rows,
+        **about,
+    }
     ledger = Ledger.open(path, fingerprint=spec.fingerprint, about=told)
     if fresh and not ledger.jobs(done=False):
         ledger.finish()

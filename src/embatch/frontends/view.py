@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from embatch.decisions.progress import Progress
     from embatch.frontends.jobs import Outcome
+    from embatch.remote import LaneReport
 
 _REFRESH_S = 0.2
 _JSON_S = 1.0
@@ -127,19 +128,22 @@ def summary(outcome: Outcome, *, model: str, precision: str) -> list[str]:
     """What a run did, in lines of at most 80 columns (paths aside)."""
     report = outcome.report
     vectors = report.items - report.failed
-    speed = f"{report.texts_per_s:,.0f} texts/s, {report.tokens_per_s:,.0f} tokens/s"
-    lines = [
-        f"{vectors:,} vectors in {duration(report.seconds)} → {outcome.output}",
-        f"  {speed}, {report.padding:.1%} padding, {report.budget:,} tokens a batch",
-        f"  {model}, {precision}",
-    ]
+    lines = [f"{vectors:,} vectors in {duration(report.seconds)} → {outcome.output}"]
+    if report.lanes is not None:
+        lines += lane_lines(report.lanes, model)
+    else:
+        speed = f"{report.texts_per_s:,.0f} texts/s, {report.tokens_per_s:,.0f} tokens/s"
+        lines += [
+            f"  {speed}, {report.padding:.1%} padding, {report.budget:,} tokens a batch",
+            f"  {model}, {precision}",
+        ]
     parts = [
         (report.embedded, "embedded"),
         (report.duplicates, "repeats"),
         (report.cached, "already stored"),
         (report.truncated, "truncated"),
         (report.pooled, "averaged over windows"),
-        (report.splits, "batches split for memory"),
+        (report.splits, "batches split" if report.lanes is not None else "batches split for memory"),
     ]
     told = ", ".join(f"{count:,} {what}" for count, what in parts if count)
     if told:
@@ -150,6 +154,36 @@ def summary(outcome: Outcome, *, model: str, precision: str) -> list[str]:
     if report.failed:
         lines.append(f"  {report.failed:,} rows have no vector: see {outcome.errors}")
     return lines
+
+
+def lane_lines(lanes: LaneReport, model: str) -> list[str]:
+    """What a run sent to a provider, what it cost, and what that saved."""
+    about = "about " if lanes.estimated_tokens else ""
+    money = f"{about}{dollars(lanes.dollars)}" if lanes.priced else "no price known"
+    tokens = f"{about}{lanes.call_tokens + lanes.job_tokens:,} tokens"
+    ways = f"{lanes.calls:,} calls ({lanes.call_items:,} texts), {lanes.jobs + lanes.jobs_attached:,} jobs"
+    lines = [f"  {model}: {ways} ({lanes.job_items:,} texts)", f"  {tokens}, {money}"]
+    troubles = [
+        (lanes.calls_refused, "calls refused for a quota"),
+        (lanes.calls_failed, "calls failed"),
+        (lanes.retried, "texts sent again"),
+        (lanes.jobs_cancelled, "jobs cancelled"),
+    ]
+    told = ", ".join(f"{count:,} {what}" for count, what in troubles if count)
+    if told:
+        lines.append(f"  {told}")
+    if lanes.saved_seconds is not None and lanes.saved_dollars is not None:
+        time_saved = f"{duration(abs(lanes.saved_seconds))} {'less' if lanes.saved_seconds >= 0 else 'more'}"
+        money_saved = f"{dollars(abs(lanes.saved_dollars))} {'less' if lanes.saved_dollars >= 0 else 'more'}"
+        lines.append(f"  estimated: {time_saved} than all by jobs, {money_saved} than all by calls")
+    return lines
+
+
+def dollars(amount: float) -> str:
+    """`$12.30`, `$0.0042`, `$0`."""
+    if amount >= 1 or amount == 0:
+        return f"${amount:,.2f}" if amount else "$0"
+    return f"${amount:.2g}" if amount >= 1e-4 else f"${amount:.1e}"
 
 
 def duration(seconds: float) -> str:

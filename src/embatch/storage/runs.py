@@ -129,7 +129,19 @@ def default_registry() -> RunRegistry:
 
 
 def _known(row: tuple[Any, ...]) -> KnownRun:
-    return KnownRun(*row[:5], json.loads(row[5]), *row[6:9], json.loads(row[9]))
+    id_, state, model, ledger, output, command, folder, started, updated, summary = row
+    return KnownRun(
+        id_,
+        state,
+        model,
+        ledger,
+        output,
+        json.loads(command),
+        folder,
+        started,
+        updated,
+        json.loads(summary),
+    )
 
 
 def _now() -> str:
