@@ -53,10 +53,12 @@ def written(lines: Iterable[Mapping[str, Any]], *, most_bytes: int | None) -> It
     Raises:
         ProviderError: TOO_MANY_TOKENS, when the file gets larger than a job takes; BAD_INPUT, when it has no line.
     """
-    with tempfile.TemporaryFile(prefix="embatch-") as file:
+    with temporary_file() as file:
         count = 0
-        for count, line in enumerate(lines, 1):  # the last value is the number of lines
-            file.write(_encoded(line))
+        for line in lines:
+            count += 1
+            with disk_errors():
+                file.write(_encoded(line))
             if most_bytes is not None and file.tell() > most_bytes:
                 raise ProviderError(
                     f"a job's file may have {most_bytes:,} bytes, and {count:,} items already have more",

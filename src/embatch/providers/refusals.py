@@ -143,9 +143,11 @@ def status_kind(status: int | None, *, items: int) -> ErrorKind:
     return ErrorKind.OVERLOADED if 500 <= status < 600 else ErrorKind.PROTOCOL
 
 
-def table_kind(error: BaseException, *tables: Mapping[str, Mapping[str, ErrorKind]]) -> ErrorKind | None:
-    """The kind of the nearest class of `error` that a table names; None if none does."""
-    for cls in type(error).__mro__:
+def table_kind(
+    error: type[BaseException], *tables: Mapping[str, Mapping[str, ErrorKind]]
+) -> ErrorKind | None:
+    """The kind of the class `error`, or of the nearest one above it that a table names; None if none is."""
+    for cls in error.__mro__:
         module = cls.__module__
         for table in tables or (TABLE,):
             for package, kinds in table.items():
@@ -253,11 +255,11 @@ def in_our_words(mapped: Callable[[Exception], ProviderError], secrets: Iterable
         yield
     except EmbatchError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # see the docstring
         raise mapped(error) from (None if tells(error, secrets) else error)
 
 
-def refusal(  # the parts of one error
+def refusal(
     who: str,
     words: str,
     *,

@@ -42,7 +42,7 @@ def is_remote(model: str) -> bool:
     return bool(colon and name) and provider in PROVIDERS
 
 
-def open_provider(  # one argument for each choice that a user has
+def open_provider(
     model: str,
     *,
     base_url: str | None = None,

@@ -36,7 +36,7 @@ SDK_TABLE: dict[str, dict[str, ErrorKind]] = {
 """The SDK's exceptions that are no answers of the API; those are `APIError`s, told apart by `kind_of`."""
 
 
-def gemini_error(  # what was done, and what not to tell
+def gemini_error(
     error: Exception,
     who: str,
     *,
@@ -65,11 +65,11 @@ def gemini_error(  # what was done, and what not to tell
             creating_job=creating_job,
             secrets=secrets,
         )
-    kind = table_kind(error, SDK_TABLE, TABLE) or ErrorKind.PROTOCOL
+    kind = table_kind(type(error), SDK_TABLE, TABLE) or ErrorKind.PROTOCOL
     return refusal(who, f"{type(error).__name__}: {error}", kind=kind, secrets=secrets)
 
 
-def gemini_refusal(  # the parts of an answer, and what was asked
+def gemini_refusal(
     body: object,
     who: str,
     *,

@@ -48,7 +48,7 @@ class Refused(NamedTuple):
     type: str
 
 
-def openai_error(  # what was done, and what not to tell
+def openai_error(
     error: Exception,
     who: str,
     *,
@@ -67,7 +67,7 @@ def openai_error(  # what was done, and what not to tell
     """
     status = getattr(error, "status_code", None)
     response = getattr(error, "response", None)
-    known = table_kind(error, SDK_TABLE, TABLE)
+    known = table_kind(type(error), SDK_TABLE, TABLE)
     answered = isinstance(status, int) and response is not None and known is not ErrorKind.PROTOCOL
     if type(error).__module__.startswith("openai") and (answered or type(error).__name__ == "APIError"):
         headers = getattr(response, "headers", None) or {}
@@ -88,7 +88,7 @@ def openai_error(  # what was done, and what not to tell
     )
 
 
-def openai_refusal(  # the parts of an answer, and what was asked
+def openai_refusal(
     body: object,
     who: str,
     *,

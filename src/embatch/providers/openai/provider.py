@@ -252,7 +252,7 @@ class OpenAIProvider:
         body, _ = self._ask(method, who, CONTROL_S, items=items, creating_job=creating_job, **asked)
         return body
 
-    def _ask(  # a request's parts and what it is for
+    def _ask(
         self,
         method: Any,
         who: str,
