@@ -24,6 +24,7 @@ UNLIMITED = 1_000_000_000
 """What `room` says where nothing limits a call."""
 
 _TOKENS_USE = 0.99  # tokens are estimates until the provider has counted them
+_SHARE = 1 / 30  # of a minute's quota for which a call waits: larger ones leave gaps that nothing fits into
 _SHORTEST_S = 0.001  # a delay that is not 0: less would make a caller ask again and again
 _FOLLOW = 0.1  # weight of a call's own ratio of used to estimated tokens
 _RATIO = (0.25, 4.0)
@@ -117,17 +118,20 @@ class Pacer:
     def delay(self, now: float, items: int, tokens: int) -> float:
         """Seconds until a call of this size may go, 0.0 for now; infinity if none can in this run.
 
-        A call that is larger than a whole minute's quota gets the delay of the part that fits, which `room` tells
-        then. Only where a single item has more tokens than a minute takes, the delay is infinite.
+        Calls of several items that are larger than some seconds' worth of the quota do not wait for all of it: the
+        delay is that of a part, and `room` tells then how much that is. Calls of one item cannot be cut: they wait
+        until it fits, and if it has more tokens than a whole minute takes, the delay is infinite. So if the first
+        item that waits does not fit into the room by itself, ask for its own delay.
         """
         self._advance(now)
         if self._stopped is not None or self._never(items, tokens):
             return math.inf
+        share = 1.0 if items <= 1 else max(_SHARE, 2 / self._requests.whole)
         wait = max(
             self._health.until - self._now,
             self._requests.delay(1),
-            self._items.delay(items),
-            self._tokens.delay(self._charge_of(tokens)),
+            self._items.delay(items, share),
+            self._tokens.delay(self._charge_of(tokens), share),
         )
         return 0.0 if wait <= 0 else max(wait, _SHORTEST_S)
 

@@ -24,6 +24,7 @@ _SCALE_S = 60.0  # ... and has doubled this much later
 _DOUBLING_S = 15.0  # while a guess rests on less than a minute of experience
 _KEPT = 1 - (_BACK_S / _SCALE_S) ** 3  # of a guess, after a refusal
 _SHORT_S = 10.0
+_LEAST = 4.0  # what a call waits for at least, if it needs that much: one of less is hardly a call
 _TINY = 1e-9
 
 
@@ -164,11 +165,11 @@ class Axis:
             return max(0.0, min(self._level + _TINY, self._free()))
         return max(0.0, min(self._most(), self._free()))
 
-    def delay(self, amount: float) -> float:
-        """Seconds until `amount`, or the most that one call may hold if that is less, may be sent."""
+    def delay(self, amount: float, share: float = 1.0) -> float:
+        """Seconds until `amount` may be sent, or a `share` of a minute's quota if that is less."""
         if self.whole == math.inf:
             return 0.0
-        amount = min(amount, self._most())
+        amount = min(amount, self._most(), max(self.whole * share, _LEAST))
         short = min(amount, self._burst()) - self._level
         wait = 0.0 if short <= _TINY else short / self.rate
         return max(wait, self._window_delay(amount))
