@@ -107,8 +107,14 @@ class Pacer:
 
     @property
     def parallel(self) -> int:
-        """Calls that may be under way at once; 1 while the pacer probes whether the provider takes calls again."""
-        return self._health.parallel
+        """Calls that may be under way at once.
+
+        While the pacer probes whether the provider takes calls again this is one, besides those that were sent
+        before: a call that hangs must not keep the probe from being sent.
+        """
+        if not self._health.probing:
+            return self._health.parallel
+        return 1 + sum(call.at < self._health.round for call in self._flying)
 
     @property
     def stopped(self) -> ErrorKind | None:
@@ -242,7 +248,7 @@ class Pacer:
             requests=self._requests.guessed,
             items=self._items.guessed,
             tokens=self._tokens.guessed,
-            parallel=self._health.steady,
+            parallel=self._health.usual,
         )
 
     def _advance(self, now: float) -> None:

@@ -23,12 +23,10 @@ REFUSED = frozenset({ErrorKind.RATE_MINUTE, ErrorKind.ENQUEUED_FULL})
 _CUT = 0.4  # of the calls under way, at most, after a hard failure
 _CUT_BY = 2.0  # times the share of calls that fail: one odd failure among many is no reason to slow down
 _SHARE = 1 / 30  # weight of one call in that share
-_GROWTH = (
-    1 / 8
-)  # beyond where it was before the provider was in trouble: more calls under way after as many answers as there are, but at least one
+_GROWTH = 1 / 8  # more calls under way after as many answers as there are, but at least one
 _CIRCUIT = 5  # hard failures in a row that open it, if they did not all happen at once
 _HARD_S = 0.2  # longest pause after the second round of hard failures in a row, doubled with each
-_OPEN_S = 2.0  # pause after the circuit has opened, doubled with each probe that fails
+_OPEN_S = 2.0  # longest pause while nothing but probes goes, doubled with each that fails
 _REFUSED_S = 1.0  # longest pause after a refusal that names none, doubled with each
 _MOST_S = 60.0
 _MOST_REFUSED_S = 30.0  # a minute's quota is sure to be there again after a minute, and is looked for before
@@ -60,7 +58,7 @@ class Health:
         self._failing = 0.0  # share of calls
         self._hard = 0  # failures in a row
         self._rounds = 0  # the same, in rounds
-        self._open = 0  # pauses in a row since the circuit opened
+        self._open = 0  # pauses in a row since nothing but probes goes
         self._refusals = 0
         self._budget = _BUDGET
         self._spent = False
@@ -76,14 +74,19 @@ class Health:
         return self._spent or self._refusals > 0 or self._opened
 
     @property
-    def parallel(self) -> int:
-        """Calls that may be under way now."""
-        return 1 if self.probing else self.steady
+    def round(self) -> float:
+        """When the last round ended."""
+        return self._round
 
     @property
-    def steady(self) -> int:
+    def parallel(self) -> int:
         """Calls that may be under way when nothing is being probed."""
         return int(self._parallel)
+
+    @property
+    def usual(self) -> int:
+        """The same, as it was before the provider was in trouble, less what was too much."""
+        return int(max(self._parallel, self._goal))
 
     def news(self, sent_at: float) -> bool:
         """Whether a call sent then can say anything that the last failure did not."""
@@ -137,7 +140,7 @@ class Health:
         if self._opened or self._spent:
             self._goal = self._parallel if self._parallel > 1 else self._goal
             self._parallel = 1.0
-        if news and self._opened:
+        if news and self.probing:
             span = _span(_OPEN_S, self._open, _MOST_S)
             self._open += 1
         elif news and self._rounds > 1:
