@@ -29,6 +29,7 @@
     │   └── BackendClosedError     used after it was closed
     ├── ProviderError              a model behind an API refused, or cannot be reached
     ├── GoalError                  the run's own bounds: the budget, or the time to wait for a job, is used up
+    │   └── StillRunningError      the time to wait is; jobs are under way
     ├── OutputError                the place that results go to
     │   ├── OutputNotWritableError read-only, not a folder, no permission
     │   ├── DiskFullError          no space left
@@ -277,6 +278,19 @@ class GoalError(EmbatchError):
     retryable = True
     exit_code = 8
     default_hint = "Run the same command again with a larger --budget: what was paid for is kept."
+
+
+class StillRunningError(GoalError, TimeoutError):
+    """The run has waited as long as it may. Its jobs go on at the provider, and `jobs` names them."""
+
+    default_hint = (
+        "Ask for the same texts again: their results are taken over, and nothing is submitted twice. "
+        "Or give them up: `embatch runs` names the run."
+    )
+
+    def __init__(self, message: str, jobs: Sequence[str] = (), *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.jobs = tuple(jobs)
 
 
 class OutputError(EmbatchError):

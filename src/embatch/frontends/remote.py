@@ -12,10 +12,11 @@ import logging
 import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from embatch.decisions.lanes.watch import Bounds, Watch
 from embatch.decisions.latency import Beliefs
 from embatch.decisions.pacing import Learned, Pacer
 from embatch.decisions.packing_calls import Caps, LearnedCaps, TokenRatio
@@ -43,6 +44,7 @@ _log = logging.getLogger(__name__)
 _CUT_MARGIN = 0.9  # of the limit: what is cut by an estimate must fit by the provider's own count
 _PROBE_TIMEOUT_S = 60.0
 _PARALLEL = 64  # calls at once, unless fewer are asked for
+_ROOM_S = 0.05  # of the world: how soon a run looks again whether other runs have left room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,9 @@ class LaneSettings:
         parallel: calls at once at most.
         head: with `hybrid`, how many items at least go at once.
         max_job_items: items of a job at most.
+        poll_s: seconds between two looks at a job. None: the older the job, the longer.
+        patience_s: seconds after which a run that is not done ends with `StillRunningError`, its jobs left as they are.
+            None waits as long as it takes.
     """
 
     strategy: StrategyName = "auto"
@@ -64,6 +69,8 @@ class LaneSettings:
     parallel: int | None = None
     head: int = 0
     max_job_items: int | None = None
+    poll_s: float | None = None
+    patience_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -72,6 +79,10 @@ class LaneSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+        for name in ("poll_s", "patience_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} must be more than 0, not {value}")
         goal = self.goal
         if goal.deadline_s is not None and goal.deadline_s <= 0:
             raise UsageError(f"the deadline must be later than now, not {goal.deadline_s} s")
@@ -84,7 +95,7 @@ class LaneSettings:
 class RemoteModel:
     """A provider's model where a backend is expected: it counts and splits texts, and makes runs.
 
-    Thread-safe, one run at a time through each pipeline that it makes.
+    Thread-safe; any number of runs may go on at once, over the same quotas.
 
     Args:
         provider: an open provider; closed with the model.
@@ -116,6 +127,8 @@ class RemoteModel:
         self._parallel = self.settings.parallel or _PARALLEL
         self._key = f"{provider.name}:{provider.facts.model} {provider.account}"
         self._lock = threading.Lock()
+        self.deciding = threading.RLock()
+        """Held while pacer and beliefs are used: several runs may share them."""
         self._dimensions = provider.facts.dimensions
         self.pacer = self._new_pacer(None)
         self.beliefs = Beliefs.of(provider.facts.provider)
@@ -286,12 +299,24 @@ class RemoteModel:
             head=settings.head,
             max_job_items=settings.max_job_items,
         )
+        watched = Watch(
+            strategy,
+            self.pacer,
+            Bounds(
+                poll_s=settings.poll_s,
+                patience_s=settings.patience_s,
+                room_s=_ROOM_S * self.clock.scale,
+            ),
+            now=self.clock.now(),
+            lock=self.deciding,
+            jobs=lambda: [job.ref.id for job in ledger.jobs(done=False) if job.ref is not None],
+        )
         return LaneRun(
             LaneParts(
                 provider=self.provider,
                 work=work,
                 ledger=ledger,
-                strategy=strategy,
+                strategy=cast("Strategy", watched),  # the same two methods
                 caps=self.caps,
                 ratio=self.ratio,
                 clock=self.clock,
@@ -307,7 +332,7 @@ class RemoteModel:
         """Keep what was learned for the next process."""
         if self._learned is None:
             return
-        with self._lock:
+        with self._lock, self.deciding:
             self._learned.save(
                 self._key,
                 {

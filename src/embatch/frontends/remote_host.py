@@ -177,10 +177,9 @@ class SafeRun:
 
     def _open(self) -> tuple[Ledger | None, RunJournal | None]:
         """Files for a run that may submit jobs."""
-        facts = self._host.backend.facts
-        if (
-            self._settings.strategy == "individual" or facts.job is None or len(self._rows) < 2
-        ):  # one text is one call
+        facts, settings = self._host.backend.facts, self._settings
+        one_call = len(self._rows) < 2 and settings.strategy != "batch" and settings.threshold is None
+        if settings.strategy == "individual" or facts.job is None or one_call or not self._rows:
             return None, None
         spec = self._host.spec_for(self._task)
         try:
@@ -198,6 +197,8 @@ class SafeRun:
         if ledger is None or journal is None:
             return
         lanes = self.pipeline.report.lanes if self.pipeline is not None else None
+        if self.pipeline is not None and self.pipeline.stopped_by is not None:
+            whole = False  # handed over with failures, but it can go on
         default_registry().end(
             ledger.run_id, "done" if whole else "stopped", lanes.to_dict() if lanes else {}
         )

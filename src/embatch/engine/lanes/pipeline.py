@@ -90,7 +90,8 @@ class LanePipeline:
         self._run: LaneRun | None = None
         self._handed_over = 0
         self._settled = 0  # rows known to need no request: stored already, or without usable text
-        self._unsent: str | None = None
+        self.stopped_by: GoalError | ProviderError | None = None
+        """With `collect`: what ended the run before everything was sent."""
 
     @property
     def rows_done(self) -> int:
@@ -181,7 +182,7 @@ class LanePipeline:
         except (GoalError, ProviderError) as error:
             if not self._collect:
                 raise
-            self._unsent = str(error)
+            self.stopped_by = error
         finally:
             self.report.batches = lanes.calls + lanes.jobs
             self.report.tokens = lanes.call_tokens + lanes.job_tokens
@@ -239,13 +240,18 @@ class LanePipeline:
         errors = self._ledger.errors([waiting.unit_digests[unit] for unit in missing])
         for unit in missing:
             error = errors.get(waiting.unit_digests[unit])
-            if error is None and self._unsent is None:
+            if error is None and self.stopped_by is None:
                 raise EmbatchError(
                     f"row {window.first_row + window.slots.index(window.unit_slots[unit])} has neither a vector "
                     "nor an error: this is a fault of embatch, nothing was written",
                     hint="Run the same command again: what was paid for is kept.",
                 )
-            window.fail_unit(unit, error or NotSentError(str(self._unsent)))
+            window.fail_unit(unit, error or self._not_sent())
+
+    def _not_sent(self) -> NotSentError:
+        error = NotSentError(str(self.stopped_by))
+        error.__cause__ = self.stopped_by
+        return error
 
     def _count(self, waiting: _Waiting, block: Block) -> None:
         report, window = self.report, waiting.window
