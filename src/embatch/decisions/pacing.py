@@ -25,6 +25,7 @@ UNLIMITED = 1_000_000_000
 
 _TOKENS_USE = 0.99  # tokens are estimates until the provider has counted them
 _SHARE = 1 / 30  # of a minute's quota for which a call waits: larger ones leave gaps that nothing fits into
+_LONG = 2.0  # times the mean: an item of that length should fit into the room that a call waits for
 _SHORTEST_S = 0.001  # a delay that is not 0: less would make a caller ask again and again
 _FOLLOW = 0.1  # weight of a call's own ratio of used to estimated tokens
 _RATIO = (0.25, 4.0)
@@ -133,11 +134,12 @@ class Pacer:
         if self._stopped is not None or self._never(items, tokens):
             return math.inf
         share = 1.0 if items <= 1 else max(_SHARE, 2 / self._requests.whole)
+        charge = self._charge_of(tokens)
         wait = max(
             self._health.until - self._now,
             self._requests.delay(1),
             self._items.delay(items, share),
-            self._tokens.delay(self._charge_of(tokens), share),
+            self._tokens.delay(charge, share, _LONG * charge / max(1, items)),
         )
         return 0.0 if wait <= 0 else max(wait, _SHORTEST_S)
 

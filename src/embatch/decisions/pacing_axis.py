@@ -165,11 +165,11 @@ class Axis:
             return max(0.0, min(self._level + _TINY, self._free()))
         return max(0.0, min(self._most(), self._free()))
 
-    def delay(self, amount: float, share: float = 1.0) -> float:
-        """Seconds until `amount` may be sent, or a `share` of a minute's quota if that is less."""
+    def delay(self, amount: float, share: float = 1.0, least: float = 0.0) -> float:
+        """Seconds until `amount` may go, or a `share` of a minute's quota, and `least`, if that is less."""
         if self.whole == math.inf:
             return 0.0
-        amount = min(amount, self._most(), max(self.whole * share, _LEAST))
+        amount = min(amount, self._most(), max(self.whole * share, least, _LEAST))
         short = min(amount, self._burst()) - self._level
         wait = 0.0 if short <= _TINY else short / self.rate
         return max(wait, self._window_delay(amount))

@@ -1,16 +1,15 @@
 """How many waiting items go into one call or job, and what refusals teach about that.
 
 Pure: sizes in, counts out. `take` packs, `TokenRatio` corrects estimated tokens by those that the provider counted,
-`LearnedCaps` remembers what was refused as too large, `Bisection` finds the items that a call is refused for. Which
+`LearnedCaps` remembers what was refused as too large, `split` halves a call that was refused for something in it. Which
 items wait, and in which order, is the engine's business; when a call may go is `pacing`'s.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from embatch.errors import UsageError
 from embatch.remote import ErrorKind
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embatch.remote import CallLimits
-
-T = TypeVar("T")
 
 _LOW, _HIGH = 0.25, 4.0  # of used to estimated tokens: beyond that, one of the two counts something else
 _FOLLOW = 0.1  # weight of a new ratio, once there are many
@@ -169,47 +166,14 @@ class LearnedCaps:
 def split(n: int) -> tuple[range, range]:
     """The two halves of `n` items, neither of them empty.
 
+    Halves of refused calls, sent in calls of their own, isolate k bad items among n in at most 1 + 2k⌈log₂ n⌉ calls.
+
     Raises:
         UsageError: there are fewer than two.
     """
     if n < 2:
         raise UsageError(f"{n} items cannot be split into two calls")
     return range(n // 2), range(n // 2, n)
-
-
-class Bisection(Generic[T]):
-    """Finds the items that a refused call was refused for, by sending halves: O(k log n) calls for k among n.
-
-    Groups may be under way at the same time and end in any order. Each item is answered for once: with its group, or
-    as a culprit.
-
-    Args:
-        group: the items of the call that was refused; they are split at once.
-    """
-
-    def __init__(self, group: Sequence[T]) -> None:
-        self._waiting: deque[Sequence[T]] = deque()
-        self.culprits: list[T] = []
-        """Items that were refused alone."""
-        self.refused(group)
-
-    @property
-    def waiting(self) -> int:
-        """Items that are still to be sent, in whatever groups."""
-        return sum(len(group) for group in self._waiting)
-
-    def next_group(self) -> Sequence[T] | None:
-        """The items of the next call, for which `refused` is to be told if it is; None if there is none for now."""
-        return self._waiting.popleft() if self._waiting else None
-
-    def refused(self, group: Sequence[T]) -> None:
-        """This group was refused for something in it."""
-        if len(group) < 2:
-            self.culprits.extend(group)
-            return
-        left, right = split(len(group))
-        self._waiting.append(group[left.start : left.stop])
-        self._waiting.append(group[right.start : right.stop])
 
 
 def _half(cap: int | None, refused: int) -> int:

@@ -1,4 +1,4 @@
-"""Packing: calls within all limits, ratios that follow the provider, caps that only tighten, culprits found cheaply."""
+"""Packing: calls within all limits, ratios that follow the provider, caps that only tighten, halves that isolate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embatch.decisions.packing_calls import Bisection, Caps, LearnedCaps, TokenRatio, split, take
+from embatch.decisions.packing_calls import Caps, LearnedCaps, TokenRatio, split, take
 from embatch.errors import UsageError
 from embatch.remote import CallLimits, ErrorKind
 
@@ -150,30 +150,20 @@ def test_what_is_alone_cannot_be_split(n: int) -> None:
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), n=st.integers(1, 2000))
 def test_bad_items_are_found_in_few_calls(data: st.DataObject, n: int) -> None:
-    """With k bad among n, each is named alone, all others go through once, in at most 1 + 2k⌈log₂ n⌉ calls."""
+    """With k bad among n, each is refused alone, all others go through once, in at most 1 + 2k⌈log₂ n⌉ calls."""
     bad = data.draw(st.sets(st.integers(0, n - 1), min_size=1, max_size=8))
-    search = Bisection(range(n))
-    calls = 1
+    waiting, calls = [range(n)], 0
     good: list[int] = []
-    while (group := search.next_group()) is not None:
+    alone: list[int] = []
+    while waiting:
+        group = waiting.pop()
         calls += 1
-        if bad.intersection(group):
-            search.refused(group)
-        else:
+        if not bad.intersection(group):
             good.extend(group)
-    assert sorted(search.culprits) == sorted(bad)
+        elif len(group) == 1:
+            alone.extend(group)
+        else:
+            waiting.extend(group[half.start : half.stop] for half in split(len(group)))
+    assert sorted(alone) == sorted(bad)
     assert sorted(good) == sorted(set(range(n)) - bad)
     assert calls <= 1 + 2 * len(bad) * math.ceil(math.log2(n))
-    assert search.waiting == 0
-
-
-def test_groups_may_be_under_way_together() -> None:
-    """Two halves can be taken before either has ended."""
-    search = Bisection(["a", "b", "c"])
-    assert search.waiting == 3
-    first, second = search.next_group(), search.next_group()
-    assert (first, second) == (["a"], ["b", "c"])
-    assert search.next_group() is None
-    assert second is not None
-    search.refused(second)
-    assert search.waiting == 2
