@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from embatch.storage.ledger import Ledger
     from embatch.storage.sources import Sources
     from embatch.types import (
+        Backend,
         BadItem,
         Item,
         ModelSpec,
@@ -242,13 +243,19 @@ def split_rows(
     rows: Iterable[Item | BadItem], embedder: Embedder, rule: SplitRule | None
 ) -> Iterator[Item | BadItem]:
     """The rows, with texts longer than the model split into several items if there is a rule for it."""
+    return split_by(rows, embedder.backend, embedder.spec, rule)
+
+
+def split_by(
+    rows: Iterable[Item | BadItem], backend: Backend, spec: ModelSpec, rule: SplitRule | None
+) -> Iterator[Item | BadItem]:
+    """The same by a model that no embedder holds."""
     if rule is None:
         return iter(rows)
-    spec = embedder.spec
 
     def count(texts: Sequence[str]) -> Sequence[int]:
         # One more than was kept marks a text as too long; how much too long does not matter for splitting.
-        tokenized = embedder.backend.tokenize(texts, prompt=spec.prompt)
+        tokenized = backend.tokenize(texts, prompt=spec.prompt)
         lengths: list[int] = (tokenized.lengths + tokenized.truncated).tolist()
         return lengths
 

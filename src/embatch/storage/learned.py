@@ -32,6 +32,7 @@ MIGRATIONS = (
     """,
 )
 _LOAD = "SELECT facts FROM learned WHERE key = ?"
+_LIKE = "SELECT facts FROM learned WHERE substr(key, 1, ?) = ? ORDER BY saved DESC LIMIT 1"
 _SAVE = """
     INSERT INTO learned (key, facts, saved) VALUES (?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET facts = excluded.facts, saved = excluded.saved
@@ -46,19 +47,12 @@ class LearnedFacts:
 
     def load(self, key: str) -> dict[str, Any]:
         """What was saved under `key`; empty if nothing was, or it cannot be read."""
-        try:
-            if not self._path.exists():
-                return {}
-            with (
-                sqlite_errors(self._path),
-                closing(connect(self._path, migrations=MIGRATIONS, busy_s=_BUSY_S)) as connection,
-            ):
-                row = connection.execute(_LOAD, (key,)).fetchone()
-            facts = json.loads(row[0]) if row else {}
-        except (EmbatchError, OSError, ValueError) as error:
-            _log.debug("nothing learned could be read: %s", error)
-            return {}
-        return facts if isinstance(facts, dict) else {}
+        return self._read(_LOAD, (key,))
+
+    def load_like(self, key: str) -> dict[str, Any]:
+        """What was saved last for the same model under any account: `key` up to its first space."""
+        model = key.partition(" ")[0]
+        return self._read(_LIKE, (len(model) + 1, f"{model} "))
 
     def save(self, key: str, facts: dict[str, Any]) -> None:
         """Keep `facts`, replacing what was there."""
@@ -72,6 +66,21 @@ class LearnedFacts:
                 connection.execute(_SAVE, row)
         except (EmbatchError, OSError) as error:
             _log.debug("what was learned was not saved: %s", error)
+
+    def _read(self, statement: str, values: tuple[object, ...]) -> dict[str, Any]:
+        try:
+            if not self._path.exists():
+                return {}
+            with (
+                sqlite_errors(self._path),
+                closing(connect(self._path, migrations=MIGRATIONS, busy_s=_BUSY_S)) as connection,
+            ):
+                row = connection.execute(statement, values).fetchone()
+            facts = json.loads(row[0]) if row else {}
+        except (EmbatchError, OSError, ValueError) as error:
+            _log.debug("nothing learned could be read: %s", error)
+            return {}
+        return facts if isinstance(facts, dict) else {}
 
 
 def default_learned() -> LearnedFacts:

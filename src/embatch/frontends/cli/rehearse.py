@@ -1,0 +1,149 @@
+"""`embatch rehearse SOURCE…`: a planned run, played on fast time against an emulated provider."""
+
+from __future__ import annotations
+
+import json
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embatch.errors import UsageError
+from embatch.frontends.cli.options import input_options, model_options, output_options, target_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from embatch.frontends.rehearsal import Rehearsed
+    from embatch.types import Overlong
+
+
+@click.command(short_help="Play a planned run on fast time.")
+@input_options
+@target_option(required=False)
+@output_options
+@model_options
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, metavar="N", help="Rehearsals.")
+@click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Of the first rehearsal.")
+@click.option(
+    "--time-scale",
+    type=click.FloatRange(1, 5000),
+    default=300,
+    show_default=True,
+    metavar="X",
+    help="The provider's seconds in one of ours.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a rehearsal, on standard output.")
+@click.option("--quiet", is_flag=True, help="Say nothing but the result.")
+def rehearse(
+    *,
+    sources: tuple[str, ...],
+    text_column: str | None,
+    id_column: str | None,
+    split: bool,
+    overlap: int,
+    overlong: Overlong,
+    output: Path | None,  # noqa: ARG001  # here so that the arguments of `embed` work unchanged
+    vectors_as: str,  # noqa: ARG001  # same
+    with_text: bool,  # noqa: ARG001  # same
+    fresh: bool,  # noqa: ARG001  # same
+    cache: Path | None,  # noqa: ARG001  # same
+    cache_limit: int | None,  # noqa: ARG001  # same
+    document_type: str,  # noqa: ARG001  # same
+    runs: int,
+    seed: int,
+    time_scale: float,
+    as_json: bool,
+    quiet: bool,
+    model: str,
+    **model_settings: Any,
+) -> None:
+    """Play a run over a provider's model several times, and say how long it takes and what it costs.
+
+    Takes the arguments of `embed`. Nothing is sent anywhere, no key is needed, nothing is written. The provider is
+    emulated on this machine, with the model's published limits, and latencies and outages as they have been seen.
+    """
+    from embatch.frontends.jobs import SplitRule
+    from embatch.frontends.opening import is_remote
+    from embatch.frontends.rehearsal import rehearse as play
+    from embatch.providers.registry import facts_for
+    from embatch.storage.learned import default_learned
+    from embatch.storage.sources import open_sources
+
+    if not is_remote(model):
+        raise UsageError(
+            f"{model} runs on this machine: there is nothing to rehearse", hint="Use `embatch plan`."
+        )
+    facts = facts_for(model)
+    settings = _settings(model_settings)
+    rows = list(open_sources(list(sources), text_column=text_column, id_column=id_column))
+    done = []
+    for number in range(runs):
+        one = play(
+            model,
+            rows,
+            settings=settings,
+            facts=facts,
+            seed=seed + number,
+            time_scale=time_scale,
+            rule=SplitRule(overlap_tokens=overlap) if split else None,
+            overlong=overlong,
+            task=model_settings["task"],
+            learned=default_learned(),
+        )
+        done.append(one)
+        if as_json:
+            click.echo(json.dumps(_fields(one)))
+        elif not quiet:
+            click.echo(_line(one, number + 1, runs), err=True)
+    if not as_json:
+        for line in _table(done, model, len(rows), settings.goal.deadline_s, settings.goal.budget):
+            click.echo(line)
+
+
+def _settings(options: dict[str, Any]) -> Any:
+    from embatch.frontends.hosts import refuse
+    from embatch.frontends.opening import LocalOptions, RemoteOptions
+
+    names = set(LocalOptions.__slots__) & set(options)
+    refuse("only for models on this machine", LocalOptions(**{name: options[name] for name in names}).given())
+    wanted = ("strategy", "deadline", "budget", "hour_worth")
+    return RemoteOptions(**{name: options[name] for name in wanted}).settings()
+
+
+def _fields(one: Rehearsed) -> dict[str, Any]:
+    names = ("seed", "seconds", "dollars", "failed", "error", "real_seconds")
+    return {**{name: getattr(one, name) for name in names}, "lanes": one.lanes.to_dict()}
+
+
+def _line(one: Rehearsed, number: int, runs: int) -> str:
+    from embatch.frontends.view import dollars, duration
+
+    how = f"{one.lanes.calls:,} calls, {one.lanes.jobs:,} jobs, {one.lanes.jobs_cancelled:,} cancelled"
+    end = f"; ended early: {one.error}" if one.error else ""
+    return f"  {number} of {runs}: {duration(one.seconds)}, {dollars(one.dollars)}: {how}{end}"
+
+
+def _table(
+    done: Sequence[Rehearsed], model: str, rows: int, deadline_s: float | None, budget: float | None
+) -> list[str]:
+    from embatch.frontends.view import dollars, duration
+
+    times, prices = sorted(one.seconds for one in done), sorted(one.dollars for one in done)
+    lines = [
+        f"{len(done)} rehearsals of {rows:,} texts with {model}",
+        f"{'':<8}{'least':>14}{'median':>14}{'most':>14}",
+        f"{'time':<8}{duration(times[0]):>14}{duration(median(times)):>14}{duration(times[-1]):>14}",
+        f"{'price':<8}{dollars(prices[0]):>14}{dollars(median(prices)):>14}{dollars(prices[-1]):>14}",
+    ]
+    if deadline_s is not None:
+        met = sum(one.seconds <= deadline_s and one.error is None for one in done)
+        lines.append(f"deadline of {duration(deadline_s)} met in {met} of {len(done)}")
+    if budget is not None:
+        kept = sum(one.dollars <= budget for one in done)
+        lines.append(f"budget of {dollars(budget)} kept in {kept} of {len(done)}")
+    incomplete = sum(bool(one.error or one.failed) for one in done)
+    if incomplete:
+        lines.append(f"{incomplete} ended with texts that have no vector")
+    return lines

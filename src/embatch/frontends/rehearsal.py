@@ -1,0 +1,161 @@
+"""A planned remote run, played against the emulator on fast time: what may happen, before anything is paid.
+
+Each rehearsal is the run itself, over real HTTP on loopback, with the same windows, strategy, pacing and ledger, at an
+emulated provider with the model's limits and with latencies, outages and stalls drawn from the published evidence.
+Texts do not leave the machine. Vectors are made short: they are thrown away.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from embatch.engine.lanes.clock import Clock
+from embatch.errors import EmbatchError, MissingExtraError
+from embatch.frontends.jobs import split_by
+from embatch.frontends.remote import LaneSettings, RemoteModel
+from embatch.frontends.remote_host import RemoteHost
+from embatch.storage.learned import LearnedFacts
+from embatch.storage.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embatch.frontends.jobs import SplitRule
+    from embatch.remote import LaneReport, ModelFacts
+    from embatch.types import BadItem, Item, Overlong
+
+KEY = "rehearsal"
+_DIMENSIONS = 128  # fewer numbers to send around: they are not looked at
+_EMULATED = {"gemini": "gemini", "openai": "openai", "compatible": "openai"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsed:
+    """How one rehearsal ended."""
+
+    seed: int
+    seconds: float
+    """Of the provider's time, from the first text sent to the last result."""
+    dollars: float
+    """As the emulator billed it."""
+    failed: int
+    """Texts without a vector."""
+    lanes: LaneReport
+    error: str | None = None
+    """Why the run ended before its end; None if it did not."""
+    real_seconds: float = 0.0
+
+
+def rehearse(  # noqa: PLR0913  # one argument for each choice that a user has
+    model: str,
+    rows: Sequence[Item | BadItem],
+    *,
+    settings: LaneSettings,
+    facts: ModelFacts,
+    seed: int,
+    time_scale: float,
+    rule: SplitRule | None = None,
+    overlong: Overlong = "truncate",
+    task: str | None = None,
+    learned: LearnedFacts | None = None,
+) -> Rehearsed:
+    """Play the run once.
+
+    Args:
+        model: a provider's model, as for `Embedder`.
+        rows: what would be embedded.
+        settings: of the lanes.
+        facts: of the model: its quotas become the emulator's.
+        seed: of latencies and outages.
+        time_scale: seconds of the provider's in one of ours.
+        rule: how texts longer than the model are split; None leaves them whole.
+        overlong: as for `Embedder`.
+        task: as for `Embedder`.
+        learned: what earlier runs learned, to begin with; it is not changed.
+
+    Raises:
+        MissingExtraError: the emulator's libraries are not installed.
+    """
+    emulator_class, options_class, quotas_class = _emulator()
+    job = facts.job
+    quotas = quotas_class(
+        requests=facts.rates.requests,
+        items=facts.rates.items,
+        tokens=facts.rates.tokens,
+        enqueued_tokens=job.enqueued_tokens if job else None,
+        concurrent_jobs=job.concurrent if job else None,
+    )
+    options = options_class(seed=seed, time_scale=time_scale, quotas=quotas)
+    started = time.perf_counter()
+    with emulator_class(_EMULATED[facts.provider], options=options) as emulator:
+        from embatch.providers.registry import open_provider
+
+        provider = open_provider(model, base_url=emulator.url, api_key=KEY)
+        kept = None if learned is None else _ReadOnly(learned)
+        remote = RemoteModel(provider, settings=settings, learned=kept, clock=Clock(time_scale))
+        try:
+            failed, lanes, error = _play(remote, rows, rule, overlong, task)
+        finally:
+            remote.close()
+        dollars = emulator.billing(entries=False).dollars
+    return Rehearsed(
+        seed=seed,
+        seconds=lanes.seconds,
+        dollars=dollars,
+        failed=failed,
+        lanes=lanes,
+        error=error,
+        real_seconds=time.perf_counter() - started,
+    )
+
+
+class _ReadOnly(LearnedFacts):
+    """What was learned, for a run that must not add to it."""
+
+    def __init__(self, learned: LearnedFacts) -> None:
+        self._learned = learned
+
+    def load(self, key: str) -> dict[str, Any]:
+        """What real runs have learned: the emulator has another account, but the same model."""
+        return self._learned.load_like(key)
+
+    def save(self, key: str, facts: dict[str, Any]) -> None:
+        """Nothing: a rehearsal teaches nothing about the world."""
+
+
+def _play(
+    remote: RemoteModel,
+    rows: Sequence[Item | BadItem],
+    rule: SplitRule | None,
+    overlong: Overlong,
+    task: str | None,
+) -> tuple[int, LaneReport, str | None]:
+    facts = remote.facts
+    short = facts.min_dimensions is not None and facts.min_dimensions <= _DIMENSIONS < facts.dimensions
+    host = RemoteHost(remote, dimensions=_DIMENSIONS if short else None, overlong=overlong)
+    pipeline = host.pipeline(task, store=MemoryStore())
+    error = None
+    try:
+        for _ in pipeline.run(split_by(rows, remote, host.spec_for(task), rule)):
+            pass
+    except EmbatchError as raised:
+        error = str(raised)
+    lanes = pipeline.report.lanes
+    assert lanes is not None
+    return pipeline.report.failed, replace(lanes), error
+
+
+def _emulator():  # type: ignore[no-untyped-def]  # noqa: ANN202  # three classes of an extra
+    try:
+        import starlette  # noqa: F401  # the server's libraries are looked for before anything is read
+        import uvicorn  # noqa: F401
+
+        from embatch.emulator import Emulator, EmulatorOptions
+        from embatch.emulator.options import Quotas
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the emulator needs {error.name}", hint='Install it: pip install "embatch[emulator]"'
+        ) from error
+    return Emulator, EmulatorOptions, Quotas
