@@ -18,6 +18,8 @@ class Clock:
 
     def __init__(self, scale: float, start: float = 0.0) -> None:
         self.scale = scale
+        self.started = start
+        """Virtual second that it began at: 0, unless an earlier emulator's state was found."""
         self._offset = start
         self._origin = time.monotonic()
         self._lock = threading.Lock()

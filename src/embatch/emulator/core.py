@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from embatch.emulator.quotas import Exceeded
     from embatch.emulator.rows import Row
 
-Event = tuple[float, str, "Callable[[], None]"]
-"""Virtual second, what it is, what to do."""
+Event = tuple[float, "Callable[[], None]"]
+"""Virtual second, what to do."""
 
 _HOUR = 3600.0
 _KEPT_ROWS = 400_000  # of jobs lately read; beyond it, they are read again from their files
@@ -111,7 +111,7 @@ class Core:
         """Let everything happen that is due by now: the scenario's events, and what jobs do."""
         with self.lock:
             while self.events and self.events[0][0] <= now:
-                at, _, act = self.events.pop(0)
+                at, act = self.events.pop(0)
                 self._advance_jobs(at)
                 act()
             self._advance_jobs(now)

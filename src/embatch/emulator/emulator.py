@@ -55,9 +55,13 @@ class Emulator(Control):
             self._socket.close()
             raise
         super().__init__(core, clock)
-        core.events = [
-            (event.at, event.says, event.action(self)) for event in sorted(events, key=lambda e: e.at)
+        # After a restart, what happened before it is part of the state; only quotas are not kept there.
+        due = [
+            event
+            for event in events
+            if event.at >= clock.now() or event.quota is not None or not clock.started
         ]
+        core.events = [(each.at, each.action(self)) for each in sorted(due, key=lambda each: each.at)]
         self._server = server.make(core, provider, clock, self)
         self._thread: threading.Thread | None = None
 
@@ -69,11 +73,12 @@ class Emulator(Control):
     @property
     def root(self) -> str:
         """Scheme, host and port: what `EmulatorClient` is pointed at."""
-        return f"http://{self._host}:{self._port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
 
     def start(self) -> Self:
         """Serve, in a thread of its own, without touching signal handlers."""
-        thread = threading.Thread(target=self.serve, name="embatch-emulator", daemon=True)
+        thread = threading.Thread(target=self._serve, name="embatch-emulator", daemon=True)
         self._thread = thread
         thread.start()
         if not self._server.ready.wait(_START_S):
@@ -81,8 +86,7 @@ class Emulator(Control):
             raise RuntimeError("the emulator's server did not start")
         return self
 
-    def serve(self) -> None:
-        """Serve in this thread until it is told to stop; in the main thread, by SIGINT or SIGTERM."""
+    def _serve(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
     def stop(self) -> None:

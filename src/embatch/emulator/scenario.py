@@ -50,11 +50,6 @@ class TimedEvent:
             raise ValueError(f"regime must be one of {', '.join(REGIMES)} and seed, not {self.regime!r}")
         plain(Quotas, self.quota or {}, f"quota at {self.at!r}")
 
-    @property
-    def says(self) -> str:
-        """What it is, for people."""
-        return f"regime {self.regime}" if self.regime else f"{self.quota or self.fault}"
-
     def action(self, control: Control) -> Callable[[], None]:
         """What is to be done when its time has come."""
 
@@ -78,12 +73,17 @@ class Scenario:
     events: tuple[TimedEvent, ...] = ()
 
     def settings(self, **others: Any) -> EmulatorOptions:
-        """The options, with others that come first.
+        """The options, with others that come first; in groups such as `quotas`, one by one.
 
         Raises:
             ValueError: a name or value that is not one.
         """
-        return options_from({**self.options, **others})
+        merged = dict(self.options)
+        for name, value in others.items():
+            below = merged.get(name)
+            is_nested = isinstance(below, dict) and isinstance(value, dict)
+            merged[name] = {**below, **value} if is_nested and below else value
+        return options_from(merged)
 
 
 def read_scenario(path: Path) -> Scenario:

@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import python_multipart  # noqa: F401  # starlette reads forms with it, and says so only when one comes
 import uvicorn
 
 from embatch.emulator.admin import Admin

@@ -50,11 +50,14 @@ class Store:
         self.files = self.folder / "files"
         self.files.mkdir(parents=True, exist_ok=True)
         where = str(self.folder / "emulator.sqlite") if folder else ":memory:"
-        self._db = sqlite3.connect(where, check_same_thread=False, isolation_level=None)
-        # WAL with NORMAL survives the death of the process, though not of the machine: enough for an emulator.
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
+        try:
+            self._db = sqlite3.connect(where, check_same_thread=False, isolation_level=None)
+            # WAL with NORMAL survives the death of the process, though not of the machine: enough for an emulator.
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise OSError(f"{where}: {error}") from error
 
     def close(self) -> None:
         """Give back files; a temporary folder is deleted."""
