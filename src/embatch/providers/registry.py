@@ -76,6 +76,8 @@ def open_provider(
         )
     if client is not None and (base_url is not None or api_key is not None):
         raise UsageError("a client brings its own base URL and key: give either it or them")
+    if base_url is not None and not base_url.startswith(("http://", "https://")):
+        raise UsageError(f"a base URL begins with http:// or https://, not {base_url!r}")
     name = model.partition(":")[0]
     facts = facts_for(model, facts_file=facts_file, tier=tier, variant=_variant(client))
     if name != "compatible" and not is_known(model, facts_file=facts_file):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ from embatch.remote import EmbedWork, ErrorKind
 from embatch.types import ModelSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embatch.remote import ModelFacts, Work
     from embatch.types import FloatArray
 
@@ -191,6 +194,14 @@ def _at_unit_length(facts: ModelFacts, array: FloatArray) -> FloatArray | Provid
         return array
     result: FloatArray = (array / np.float32(norm)).astype(np.float32)
     return result
+
+
+def learned(facts: ModelFacts, work: EmbedWork, results: Sequence[FloatArray | ProviderError]) -> ModelFacts:
+    """The facts with the model's dimensions from an answer, where they were not known. Fewer may be asked for."""
+    if facts.dimensions or work.dimensions:
+        return facts
+    size = next((len(result) for result in results if not isinstance(result, ProviderError)), 0)
+    return replace(facts, dimensions=size, min_dimensions=facts.min_dimensions or 1) if size else facts
 
 
 def _broken(facts: ModelFacts, what: str) -> ProviderError:

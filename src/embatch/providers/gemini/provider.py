@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embatch.errors import EmbatchError, ProviderError, UsageError
@@ -18,7 +17,7 @@ from embatch.providers.gemini.errors import gemini_error
 from embatch.providers.gemini.wire import Wire
 from embatch.providers.jsonl import rows, temporary_file, written
 from embatch.providers.refusals import in_our_words, limit_hints, refusal
-from embatch.providers.work import check_work, finish, sent_dimensions
+from embatch.providers.work import check_work, finish, learned, sent_dimensions
 from embatch.remote import CallAnswer, EmbedWork, ErrorKind, JobRef, JobState
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from embatch.remote import GenerateWork, JobRow, JobView, ModelFacts, Work
 
-_PAGE = "100"
 _MOST_PAGES = 1000
 
 
@@ -43,6 +41,8 @@ class GeminiProvider:
     """
 
     name = "gemini"
+    page_size = 100
+    """Jobs in one page of the list."""
 
     def __init__(
         self, client: Any, facts: ModelFacts, *, account: str, secrets: Sequence[str], owned: bool
@@ -96,7 +96,7 @@ class GeminiProvider:
         if len(embeddings) != len(texts):
             raise refusal(who, f"{len(embeddings)} vectors for {len(texts)} texts", kind=ErrorKind.PROTOCOL)
         results = [finish(self.facts, work, embedding.values) for embedding in embeddings]
-        self._learn(work, results)
+        self.facts = learned(self.facts, work, results)
         headers = getattr(response.sdk_http_response, "headers", None) or {}
         return CallAnswer(
             results=results,
@@ -193,7 +193,7 @@ class GeminiProvider:
 
     def _list(self) -> Iterator[Mapping[str, Any]]:
         wire = self._jobs()
-        params = {"pageSize": _PAGE}
+        params = {"pageSize": str(self.page_size)}
         seen: set[str] = set()
         while len(seen) < _MOST_PAGES:
             page = wire.ask("GET", "batches", self._who("listing jobs of"), params=params)
@@ -202,7 +202,7 @@ class GeminiProvider:
             if not isinstance(token, str) or not token or token in seen:
                 return
             seen.add(token)
-            params = {"pageSize": _PAGE, "pageToken": token}
+            params["pageToken"] = token
 
     def clean_up(self, job: JobRef) -> None:
         """Delete the job's files. Never raises: what stays is dropped by the provider after some days."""
@@ -234,13 +234,6 @@ class GeminiProvider:
                 hint="Use strategy='individual', or a client of the Gemini Developer API.",
             )
         return self._wire
-
-    def _learn(self, work: EmbedWork, results: Sequence[Any]) -> None:
-        """Take a model's dimensions from its first answer, where the facts do not know them."""
-        if self.facts.dimensions or work.dimensions:
-            return
-        size = next((len(result) for result in results if not isinstance(result, ProviderError)), 0)
-        self.facts = replace(self.facts, dimensions=size)
 
     def _who(self, doing: str) -> str:
         return f"gemini: {doing} {self.facts.model}"

@@ -82,6 +82,9 @@ def openai_error(
             secrets=secrets,
             otherwise=known,
         )
+    if error.__cause__ is not None:  # what the SDK calls a connection error may be a base URL that is none
+        beneath = table_kind(type(error.__cause__), TABLE)
+        known = beneath if beneath in {ErrorKind.NOT_FOUND, ErrorKind.AUTH} else known
     cause = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) else ""
     return refusal(
         who, f"{type(error).__name__}: {error}{cause}", kind=known or ErrorKind.PROTOCOL, secrets=secrets

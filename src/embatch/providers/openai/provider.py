@@ -10,7 +10,6 @@ import json
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 from embatch.errors import EmbatchError, ProviderError, UsageError
@@ -18,7 +17,7 @@ from embatch.providers.jsonl import count_of, disk_errors, first, rows, table, t
 from embatch.providers.openai import lines
 from embatch.providers.openai.errors import openai_error, openai_refusal
 from embatch.providers.refusals import in_our_words, limit_hints, refusal
-from embatch.providers.work import check_work
+from embatch.providers.work import check_work, learned
 from embatch.remote import CallAnswer, EmbedWork, ErrorKind, JobRef, JobState
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ TRANSFER_S = 3600.0
 """For a whole file."""
 _STALL_S = 60.0  # between two pieces of a file that is fetched
 _UPLOAD_STALL_S = 300.0  # a large file is looked at before it is acknowledged
-_PAGE = 100
 _MOST_PAGES = 1000
 _MOST_ANSWER_BYTES = 1024 * 1024 * 1024
 
@@ -48,6 +46,9 @@ class OpenAIProvider:
         secrets: what no message may tell.
         owned: whether `close` closes the client.
     """
+
+    page_size = 100
+    """Jobs in one page of the list."""
 
     def __init__(
         self, client: Any, facts: ModelFacts, *, account: str, secrets: Sequence[str], owned: bool
@@ -88,9 +89,7 @@ class OpenAIProvider:
         create = self._client.embeddings.with_streaming_response.create
         body, headers = self._ask(create, who, timeout_s, items=len(texts), **asked)
         results = lines.vectors(self.facts, work, body, len(texts), who)
-        if not self.facts.dimensions and work.dimensions is None:
-            size = next((len(result) for result in results if not isinstance(result, ProviderError)), 0)
-            self.facts = replace(self.facts, dimensions=size)
+        self.facts = learned(self.facts, work, results)
         return CallAnswer(results=results, tokens=lines.prompt_tokens(body), hints=limit_hints(headers))
 
     def stream(self, text: str, work: GenerateWork, *, timeout_s: float) -> Iterator[str]:
@@ -207,7 +206,9 @@ class OpenAIProvider:
         self._job_limits()
         after: dict[str, Any] = {}
         for _ in range(_MOST_PAGES):
-            page = self._request("batches", "list", self._who("listing jobs of"), limit=_PAGE, **after)
+            page = self._request(
+                "batches", "list", self._who("listing jobs of"), limit=self.page_size, **after
+            )
             data = page.get("data")
             listed = [batch for batch in data if isinstance(batch, dict)] if isinstance(data, list) else []
             found = [batch for batch in listed if lines.tag_of(batch) == tag and batch.get("id")]
