@@ -68,21 +68,21 @@ def hundred_millionths(
     task: str | None = None,
     dims: int | None = None,
     title: str | None = None,
-) -> NDArray[np.int64]:
-    """(texts, dims) int64: the vectors of several texts, in units of 1e-8."""
+) -> NDArray[np.int32]:
+    """(texts, dims) int32: the vectors of several texts, in units of 1e-8."""
     dims = model.dimensions if dims is None else dims
     known = (task or "", title or "") if model.tasks else ("", "")
     head = hashlib.shake_128("\0".join((model.name, *known, "")).encode())
     blocks = -(-dims // _BLOCK)
     drawn = b"".join(_draw(head, text, model, blocks * _BLOCK * 2) for text in texts)
-    raw = np.frombuffer(drawn, "<i2").reshape(len(texts), blocks, _BLOCK).astype(np.int64)
-    squares = (raw * raw).sum(axis=2)
+    raw = np.frombuffer(drawn, "<i2").reshape(len(texts), blocks, _BLOCK).astype(np.int32)
+    squares = (raw * raw).sum(axis=2, dtype=np.int64)
     edges = (np.arange(blocks + 1) * _BLOCK / model.dimensions) ** _SHARE
     scale = np.sqrt(np.diff(edges) / np.maximum(squares, 1))
     whole = (raw * scale[:, :, None]).reshape(len(texts), -1)[:, :dims]
     if model.unit_when_cut and dims < model.dimensions:
         whole /= _length(whole)[:, None]
-    values: NDArray[np.int64] = np.rint(whole * _ONE).astype(np.int64)
+    values: NDArray[np.int32] = np.rint(whole * _ONE).astype(np.int32)
     return values
 
 
@@ -114,7 +114,7 @@ _HEADS = np.frombuffer(b", 0.,-0., 1.,-1.", "<u4").reshape(
 )  # [whole, negative]; a space is the plus sign
 
 
-def decimal_rows(values: NDArray[np.int64]) -> list[bytes]:
+def decimal_rows(values: NDArray[np.int32]) -> list[bytes]:
     """Each row as the inside of a JSON array: `0.12345678,-0.00012300`, twelve bytes a number."""
     size = np.abs(values)
     out = np.empty((*values.shape, 3), "<u4")
@@ -124,6 +124,6 @@ def decimal_rows(values: NDArray[np.int64]) -> list[bytes]:
     return [row.tobytes()[1:] for row in out]
 
 
-def base64_rows(values: NDArray[np.int64]) -> list[bytes]:
+def base64_rows(values: NDArray[np.int32]) -> list[bytes]:
     """Each row as OpenAI's base64: float32, little-endian."""
     return [base64.b64encode(row.tobytes()) for row in (values / _ONE).astype("<f4")]

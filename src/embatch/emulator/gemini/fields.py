@@ -6,6 +6,7 @@ Leaves out most of generation: the inside of its configuration, tools and schema
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 from embatch.emulator.gemini import errors
@@ -119,5 +120,6 @@ def _integer(value: Any, path: str) -> int:
     return int(value)
 
 
+@cache
 def _snake(camel: str) -> str:
     return re.sub(r"([A-Z])", lambda match: f"_{match[1].lower()}", camel)
