@@ -84,7 +84,7 @@ def test_another_process_reads_the_same_rows(place: Place) -> None:
     again = list(place.open().results(JobRef(id=job.id)))
     by_key = {row.key: row.result for row in again}
     for row in rows:
-        np.testing.assert_array_equal(by_key[row.key], row.result)  # type: ignore[arg-type]  # vectors
+        np.testing.assert_array_equal(by_key[row.key], row.result)
 
 
 @each
@@ -237,7 +237,7 @@ def test_results_that_break_off_on_the_way(place: Place) -> None:
     job = place.provider.submit(items(50), work(place), tag=tag())
     place.finish_jobs()
     place.emulator.fault(Fault(kind="cut_body", where="download"))
-    rows = []
+    rows: list[JobRow] = []
     with pytest.raises(ProviderError) as error:
         rows.extend(place.provider.results(job))
     assert error.value.kind == "connection"

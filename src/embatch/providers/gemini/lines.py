@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from embatch.errors import ProviderError
     from embatch.remote import GenerateWork, ModelFacts, Work
+    from embatch.types import FloatArray
 
 _BLOCKED = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"}
 
@@ -22,11 +23,12 @@ _BLOCKED = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "
 def input_line(facts: ModelFacts, work: Work, key: str, text: str) -> dict[str, Any]:
     """One line of a job's file. Its key comes back with its result: nothing rests on the order."""
     if isinstance(work, EmbedWork):
-        return {"key": key, "request": _embed_request(facts, work, text)}
+        return {"key": key, "request": embed_request(facts, work, text)}
     return {"key": key, "request": generate_request(work, text)}
 
 
-def _embed_request(facts: ModelFacts, work: EmbedWork, text: str) -> dict[str, Any]:
+def embed_request(facts: ModelFacts, work: EmbedWork, text: str) -> dict[str, Any]:
+    """The request for one text's vector: in a line of a job's file, and in a call's list."""
     request: dict[str, Any] = {
         "model": f"models/{work.model.removeprefix('models/')}",
         "content": {"parts": [{"text": work.prompt + text}]},
@@ -49,6 +51,21 @@ def generate_request(work: GenerateWork, text: str) -> dict[str, Any]:
     if settings := {name: value for name, value in settings.items() if value is not None}:
         request["generationConfig"] = settings
     return request
+
+
+def vectors(
+    facts: ModelFacts, work: EmbedWork, body: Mapping[str, Any], count: int, who: str
+) -> list[FloatArray | ProviderError]:
+    """The vectors of a call's answer, in the order of its requests.
+
+    Raises:
+        ProviderError: PROTOCOL, if there is not exactly one for each text.
+    """
+    embeddings = body.get("embeddings")
+    if not isinstance(embeddings, list) or len(embeddings) != count:
+        found = len(embeddings) if isinstance(embeddings, list) else "no"
+        raise refusal(who, f"{found} vectors for {count} texts", kind=ErrorKind.PROTOCOL)
+    return [finish(facts, work, table(embedding).get("values")) for embedding in embeddings]
 
 
 def answer_text(response: Mapping[str, Any]) -> str:

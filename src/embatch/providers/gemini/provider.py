@@ -1,7 +1,7 @@
-"""Gemini as a `Provider`: calls through google-genai, jobs by raw requests.
+"""Gemini as a `Provider`: vectors and jobs by raw requests, generation and Vertex AI through google-genai.
 
-Of google-genai it uses what works: `embed_content` with one Content for each text, and generation, each with retries
-switched off for the call. Jobs are made from uploaded files with a key in each line. On Vertex AI there are calls only.
+What goes through the SDK has its retries switched off for the call. Jobs are made from uploaded files with a key in
+each line. On Vertex AI there are calls only.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from embatch.errors import EmbatchError, ProviderError, UsageError
-from embatch.providers.gemini import lines, operations
+from embatch.providers.gemini import lines, operations, sdk
 from embatch.providers.gemini.errors import gemini_error
 from embatch.providers.gemini.wire import Wire
-from embatch.providers.jsonl import rows, temporary_file, written
-from embatch.providers.refusals import in_our_words, limit_hints, refusal
-from embatch.providers.work import check_work, finish, learned, sent_dimensions
+from embatch.providers.jsonl import count_of, rows, table, temporary_file, written
+from embatch.providers.refusals import in_our_words, refusal
+from embatch.providers.work import check_work, learned
 from embatch.remote import CallAnswer, EmbedWork, ErrorKind, JobRef, JobState
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class GeminiProvider:
         who = self._who("generating")
         with self._refusals(who):
             response = self._client.models.generate_content(
-                model=work.model, contents=_prompt(texts[0]), config=_generation(work, timeout_s)
+                model=work.model, contents=sdk.prompt(texts[0]), config=sdk.generation(work, timeout_s)
             )
             body = response.model_dump(mode="json", by_alias=True, exclude_none=True)
         result = lines.answer(self.facts, body)
@@ -79,30 +79,20 @@ class GeminiProvider:
         )
 
     def _embed(self, texts: Sequence[str], work: EmbedWork, timeout_s: float) -> CallAnswer:
-        from google.genai import types
-
         who = self._who("calling")
-        config = types.EmbedContentConfig(
-            task_type=work.task,
-            title=work.title,
-            output_dimensionality=sent_dimensions(self.facts, work),
-            http_options=_once(timeout_s),
-        )
-        # A Content for each text: strings would be fused into one by gemini-embedding-2.
-        contents = [types.Content(parts=[types.Part(text=work.prompt + text)]) for text in texts]
-        with self._refusals(who, items=len(texts)):
-            response = self._client.models.embed_content(model=work.model, contents=contents, config=config)
-        embeddings = list(response.embeddings or ())
-        if len(embeddings) != len(texts):
-            raise refusal(who, f"{len(embeddings)} vectors for {len(texts)} texts", kind=ErrorKind.PROTOCOL)
-        results = [finish(self.facts, work, embedding.values) for embedding in embeddings]
+        if self._wire is None:
+            results, tokens = sdk.embed(
+                self._client, self.facts, work, texts, timeout_s, who, self._refusals(who, items=len(texts))
+            )
+        else:
+            path = f"{_path(work.model)}:batchEmbedContents"
+            # A request for each text: a list of strings would be fused into one text by gemini-embedding-2.
+            asked = {"requests": [lines.embed_request(self.facts, work, text) for text in texts]}
+            body = self._wire.ask("POST", path, who, body=asked, items=len(texts), timeout_s=timeout_s)
+            results = lines.vectors(self.facts, work, body, len(texts), who)
+            tokens = count_of(table(body.get("usageMetadata")).get("promptTokenCount"))
         self.facts = learned(self.facts, work, results)
-        headers = getattr(response.sdk_http_response, "headers", None) or {}
-        return CallAnswer(
-            results=results,
-            tokens=_tokens(response, embeddings),
-            hints=limit_hints({str(name).lower(): str(value) for name, value in headers.items()}),
-        )
+        return CallAnswer(results=results, tokens=tokens)
 
     def stream(self, text: str, work: GenerateWork, *, timeout_s: float) -> Iterator[str]:
         """Pieces of one generated answer as they come."""
@@ -110,7 +100,7 @@ class GeminiProvider:
         ends = time.monotonic() + timeout_s
         with self._refusals(who):
             pieces = self._client.models.generate_content_stream(
-                model=work.model, contents=_prompt(text), config=_generation(work, timeout_s)
+                model=work.model, contents=sdk.prompt(text), config=sdk.generation(work, timeout_s)
             )
             try:
                 for piece in pieces:
@@ -136,7 +126,7 @@ class GeminiProvider:
         with written(content, most_bytes=most_bytes) as (file, count):
             name = wire.upload(file, tag, f"{who}: uploading")
         verb = "asyncBatchEmbedContent" if isinstance(work, EmbedWork) else "batchGenerateContent"
-        path = f"models/{work.model.removeprefix('models/')}:{verb}"
+        path = f"{_path(work.model)}:{verb}"
         body = {"batch": {"displayName": tag, "inputConfig": {"fileName": name}}}
         try:
             operation = wire.ask("POST", path, who, body=body, items=count)
@@ -244,40 +234,5 @@ class GeminiProvider:
         )
 
 
-def _once(timeout_s: float) -> Any:
-    """Options for one request that is sent once, whatever the client was told; the SDK counts in milliseconds."""
-    from google.genai import types
-
-    return types.HttpOptions(
-        timeout=max(1, round(timeout_s * 1000)), retry_options=types.HttpRetryOptions(attempts=1)
-    )
-
-
-def _prompt(text: str) -> Any:
-    from google.genai import types
-
-    return [types.Content(role="user", parts=[types.Part(text=text)])]
-
-
-def _generation(work: GenerateWork, timeout_s: float) -> Any:
-    from google.genai import types
-
-    fields: dict[str, Any] = {
-        "system_instruction": work.system,
-        "temperature": work.temperature,
-        "max_output_tokens": work.max_output_tokens,
-        "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
-        "http_options": _once(timeout_s),
-    }
-    if "automatic_continuation" in types.GenerateContentConfig.model_fields:
-        fields["automatic_continuation"] = False  # else one call may be many paid requests
-    return types.GenerateContentConfig(**fields)
-
-
-def _tokens(response: Any, embeddings: Sequence[Any]) -> int | None:
-    """Input tokens that the answer counts: of the whole call, or of each text (Vertex AI)."""
-    counted = getattr(getattr(response, "usage_metadata", None), "prompt_token_count", None)
-    if counted is not None:
-        return int(counted)
-    each: list[Any] = [getattr(getattr(e, "statistics", None), "token_count", None) for e in embeddings]
-    return round(sum(each)) if each and all(n is not None for n in each) else None
+def _path(model: str) -> str:
+    return f"models/{model.removeprefix('models/')}"

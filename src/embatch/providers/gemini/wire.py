@@ -1,8 +1,9 @@
-"""Raw requests of the Gemini Developer API, for what google-genai drops or breaks: jobs, their files, their results.
+"""Raw requests of the Gemini Developer API, for what google-genai drops or breaks: vectors, jobs, files, results.
 
-The SDK hides why a job failed, cannot read jobs with failed rows, waits and repeats inside an upload, and reads whole
-files into memory (as of 3.4). These requests go through the HTTP client of the very SDK client that calls go through,
-so proxies, certificates and headers are the same; with a time limit each, and never twice.
+As of 3.4, the SDK has no limit for the time of a whole answer, loses a call of 100 vectors to one bad number, hides why
+a job failed, cannot read jobs with failed rows, and waits and repeats inside an upload. These requests go through the
+HTTP client of the very SDK client that was opened or brought, so proxies, certificates and headers are the same; each
+with a time limit, and never twice.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -32,6 +34,25 @@ TRANSFER_S = 3600.0
 """For a whole file."""
 _CHUNK_BYTES = 8 * 1024 * 1024
 _MOST_ANSWER_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """One request."""
+
+    method: str
+    url: str
+    who: str
+    """What is done, for messages."""
+    content: bytes | None = None
+    params: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    with_key: bool = True
+    items: int = 1
+    """Texts in it."""
+    creates_job: bool = False
+    timeout_s: float = STALL_S
+    """To wait for the next piece of the answer."""
 
 
 class Wire:
@@ -61,36 +82,45 @@ class Wire:
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
         items: int = 1,
+        timeout_s: float = CONTROL_S,
     ) -> Mapping[str, Any]:
-        """One small request; the JSON object of its answer.
+        """One request of JSON; the object that is its answer.
 
         Args:
             method: of HTTP.
             path: below the version, such as `batches/abc`.
             who: what is done, for messages.
-            body: JSON to send; given for what creates a job.
+            body: JSON to send.
             params: of the query.
             items: texts in the request.
+            timeout_s: for the answer's beginning, and again for all of it.
 
         Raises:
             ProviderError: refused, unreachable, too slow, or no JSON object.
         """
-        url = f"{self._base}/{self._version}/{quote(path, safe='/:')}"
-        content = None if body is None else json.dumps(body).encode()
-        with self._answer(
-            method, url, who, content=content, params=params, items=items, creating_job=body is not None
-        ) as response:
-            return self._object(response, who)
+        asked = _Asked(
+            method=method,
+            url=self._url(path),
+            who=who,
+            content=None if body is None else json.dumps(body).encode(),
+            params=params,
+            items=items,
+            creates_job="batch" in (body or ()),
+            timeout_s=timeout_s,
+        )
+        with self._answer(asked) as response:
+            return self._object(response, who, timeout_s)
 
     def download(self, name: str, who: str, to: IO[bytes]) -> None:
         """Write a whole file to `to`, which is at its start afterwards."""
-        url = f"{self._base}/{self._version}/{quote(name, safe='/:')}:download"
         ends = time.monotonic() + TRANSFER_S
-        with self._answer("GET", url, who, params={"alt": "media"}) as response:
+        url = f"{self._url(name)}:download"
+        asked = _Asked(method="GET", url=url, who=who, params={"alt": "media"})
+        with self._answer(asked) as response:
             for piece in response.iter_bytes():
                 with disk_errors():
                     to.write(piece)
-                self._in_time(ends, who)
+                _in_time(ends, who)
         with disk_errors():
             to.seek(0)
 
@@ -109,7 +139,8 @@ class Wire:
         }
         about = {"file": {"display_name": tag, "mime_type": "jsonl", "size_bytes": size_bytes}}
         url = f"{self._base}/upload/{self._version}/files"
-        with self._answer("POST", url, who, content=json.dumps(about).encode(), headers=headers) as response:
+        asked = _Asked(method="POST", url=url, who=who, content=json.dumps(about).encode(), headers=headers)
+        with self._answer(asked) as response:
             target = response.headers.get("x-goog-upload-url")
             response.read()
         if not target:
@@ -129,53 +160,46 @@ class Wire:
                 "X-Goog-Upload-Command": "upload, finalize" if last else "upload",
                 "X-Goog-Upload-Offset": str(offset),
             }
-            with self._answer(
-                "POST", target, who, content=chunk, headers=headers, with_key=False
-            ) as response:
+            asked = _Asked(method="POST", url=target, who=who, content=chunk, headers=headers, with_key=False)
+            with self._answer(asked) as response:
                 status = response.headers.get("x-goog-upload-status")
                 if last and status == "final":
-                    return self._object(response, who)
+                    return self._object(response, who, CONTROL_S)
                 response.read()
             if last or status != "active":
                 raise refusal(who, f"the upload ended as {status or 'nothing'}", kind=ErrorKind.PROTOCOL)
             offset += len(chunk)
-            self._in_time(ends, who)
+            _in_time(ends, who)
+
+    def _url(self, path: str) -> str:
+        return f"{self._base}/{self._version}/{quote(path, safe='/:')}"
 
     @contextmanager
-    def _answer(  # noqa: PLR0913  # the parts of a request
-        self,
-        method: str,
-        url: str,
-        who: str,
-        *,
-        content: bytes | None = None,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        with_key: bool = True,
-        items: int = 1,
-        creating_job: bool = False,
-    ) -> Iterator[Any]:
+    def _answer(self, asked: _Asked) -> Iterator[Any]:
         """A good answer, its body still to be read within; anything else is raised as a `ProviderError`."""
 
         def mapped(error: Exception) -> ProviderError:
-            return gemini_error(error, who, items=items, creating_job=creating_job, secrets=self._secrets)
+            return gemini_error(
+                error, asked.who, items=asked.items, creating_job=asked.creates_job, secrets=self._secrets
+            )
 
         with in_our_words(mapped, self._secrets), ExitStack() as opened:
+            connect_s = min(CONNECT_S, asked.timeout_s)
             request = self._http.build_request(
-                method,
-                url,
-                content=content,
-                params=params,
-                headers={**(self._headers if with_key else {}), **(headers or {})},
-                timeout=(CONNECT_S, STALL_S, STALL_S, CONNECT_S),
+                asked.method,
+                asked.url,
+                content=asked.content,
+                params=asked.params,
+                headers={**(self._headers if asked.with_key else {}), **asked.headers},
+                timeout=(connect_s, asked.timeout_s, asked.timeout_s, connect_s),
             )
             response = self._http.send(request, stream=True)
             opened.callback(response.close)
             if response.status_code != 200:
-                raise self._refused(response, who, items=items, creating_job=creating_job)
+                raise self._refused(response, asked)
             yield response
 
-    def _refused(self, response: Any, who: str, *, items: int, creating_job: bool) -> ProviderError:
+    def _refused(self, response: Any, asked: _Asked) -> ProviderError:
         response.read()
         try:
             body = json.loads(response.content)
@@ -183,20 +207,20 @@ class Wire:
             body = response.text
         return gemini_refusal(
             body,
-            who,
+            asked.who,
             status=response.status_code,
             headers={name.lower(): value for name, value in response.headers.items()},
-            items=items,
-            creating_job=creating_job,
+            items=asked.items,
+            creating_job=asked.creates_job,
             secrets=self._secrets,
         )
 
-    def _object(self, response: Any, who: str) -> Mapping[str, Any]:
-        ends = time.monotonic() + CONTROL_S
+    def _object(self, response: Any, who: str, timeout_s: float) -> Mapping[str, Any]:
+        ends = time.monotonic() + timeout_s
         body = bytearray()
         for piece in response.iter_bytes():
             body += piece
-            self._in_time(ends, who)
+            _in_time(ends, who)
             if len(body) > _MOST_ANSWER_BYTES:
                 raise refusal(who, "an answer without an end", kind=ErrorKind.PROTOCOL)
         try:
@@ -208,7 +232,7 @@ class Wire:
             raise refusal(who, "an answer that is no JSON object", kind=ErrorKind.PROTOCOL)
         return value
 
-    @staticmethod
-    def _in_time(ends: float, who: str) -> None:
-        if time.monotonic() > ends:
-            raise refusal(who, "the answer does not come to an end", kind=ErrorKind.TIMEOUT)
+
+def _in_time(ends: float, who: str) -> None:
+    if time.monotonic() > ends:
+        raise refusal(who, "the answer does not come to an end", kind=ErrorKind.TIMEOUT)
