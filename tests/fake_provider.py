@@ -65,7 +65,13 @@ class FakeJob:
     tag: str
     rows: list[tuple[str, str]]
     polls: int = 0
+    downloads: int = 0
     cancelled: bool = False
+
+    @property
+    def texts(self) -> list[str]:
+        """Of its rows."""
+        return [text for _, text in self.rows]
 
 
 @dataclass
@@ -74,18 +80,36 @@ class FakeProvider:
 
     Args:
         before_call: sees the texts of a call before it is answered, and may raise.
+        answer: sees the texts of a call and its good answer, and gives back what is answered instead.
+        before_submit: may raise instead of a job being made.
+        after_submit: may raise although the job was made: the reply that is lost.
+        before_poll: sees the job that is asked for, and may raise.
+        before_find: may raise.
+        before_cancel: may raise.
+        while_downloading: sees the job and how many of its rows were handed out, and may raise.
         spoil: sees each good row of a job and gives back what is handed out instead: any number of rows.
         polls_until_done: how often a job is looked at before it has ended.
         end_state: how jobs end.
+        end_error: what a job that has ended says of it.
+        without_results: jobs end without any row.
+        after_cancel: the share of its rows that a cancelled job has.
     """
 
     facts: ModelFacts = field(default_factory=facts)
     before_call: Callable[[Sequence[str]], None] | None = None
+    answer: Callable[[Sequence[str], CallAnswer], CallAnswer] | None = None
     before_submit: Callable[[], None] | None = None
     after_submit: Callable[[], None] | None = None
+    before_poll: Callable[[FakeJob], None] | None = None
+    before_find: Callable[[], None] | None = None
+    before_cancel: Callable[[], None] | None = None
+    while_downloading: Callable[[FakeJob, int], None] | None = None
     spoil: Callable[[JobRow], list[JobRow]] | None = None
     polls_until_done: int = 2
     end_state: JobState = JobState.SUCCEEDED
+    end_error: ProviderError | None = None
+    without_results: bool = False
+    after_cancel: float = 0.0
     name: str = "gemini"
     account: str = "00000000"
     calls: list[list[str]] = field(default_factory=list)
@@ -110,7 +134,8 @@ class FakeProvider:
         with self._lock:
             self.calls.append(list(texts))
         if isinstance(work, EmbedWork):
-            return CallAnswer(results=[vector(work.prompt + text) for text in texts])
+            answer = CallAnswer(results=[vector(work.prompt + text) for text in texts])
+            return answer if self.answer is None else self.answer(texts, answer)
         return CallAnswer(results=[Generated(f"answer to {texts[0]}", 3, 5)])
 
     def stream(self, text: str, work: GenerateWork, *, timeout_s: float) -> Iterator[str]:
@@ -133,27 +158,38 @@ class FakeProvider:
         """How it stands."""
         known = self._job(job)
         known.polls += 1
+        if self.before_poll is not None:
+            self.before_poll(known)
         if known.cancelled:
             return JobView(state=JobState.CANCELLED, total=len(known.rows))
         if known.polls > self.polls_until_done:
-            return JobView(state=self.end_state, total=len(known.rows), completed=len(known.rows))
+            count = len(known.rows)
+            return JobView(state=self.end_state, total=count, completed=count, error=self.end_error)
         return JobView(state=JobState.RUNNING, total=len(known.rows), completed=0)
 
     def results(self, job: JobRef) -> Iterator[JobRow]:
         """All rows."""
         known = self._job(job)
-        if known.cancelled or self.end_state is JobState.FAILED:
+        known.downloads += 1
+        if self.without_results:
             return
-        for key, text in known.rows:
+        count = int(len(known.rows) * self.after_cancel) if known.cancelled else len(known.rows)
+        for number, (key, text) in enumerate(known.rows[:count]):
+            if self.while_downloading is not None:
+                self.while_downloading(known, number)
             row = JobRow(key, vector(text), 2)
             yield from [row] if self.spoil is None else self.spoil(row)
 
     def cancel(self, job: JobRef) -> None:
         """End it."""
+        if self.before_cancel is not None:
+            self.before_cancel()
         self._job(job).cancelled = True
 
     def find(self, tag: str) -> JobRef | None:
         """By its tag."""
+        if self.before_find is not None:
+            self.before_find()
         return next((JobRef(id=name) for name, job in self.jobs.items() if job.tag == tag), None)
 
     def clean_up(self, job: JobRef) -> None:

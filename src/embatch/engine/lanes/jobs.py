@@ -28,7 +28,7 @@ from embatch.remote import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from embatch.engine.lanes.requests import PollReport, SubmitReport
     from embatch.engine.lanes.run import LaneRun, Result
@@ -40,6 +40,8 @@ _log = logging.getLogger(__name__)
 
 _PAGE = 1000  # rows taken from a job's results at once
 _NOT_FOUND = 3  # polls in a row that do not find a job, until it is believed to be gone
+_NO_KEY = 3  # polls in a row for which the key is refused, until the run ends: the job is left as it is
+_IN_VAIN = 8  # downloads in a row that make no sense, or polls of an expired job, until it is given up
 _EXPIRY_SLACK = 1.1  # of the provider's own expiry, after which a job that says nothing of it is given up
 _ROW_BYTES = 400  # of a line in a job's file, beside the text
 _GRACE_S = 60.0  # after an intent, within which a create under way may still become a job
@@ -52,7 +54,10 @@ class _Running:
     """By the clock of this process."""
     polling: bool = False
     cancelled: bool = False
-    not_found: int = 0
+    failed: int = 0
+    """Polls in a row that failed for the same reason."""
+    kind: ErrorKind | None = None
+    """That reason."""
 
 
 class Jobs:
@@ -148,7 +153,8 @@ class Jobs:
     def _take(self, items: int, tokens: int) -> list[tuple[int, int, int]]:
         parts = self._run.parts
         limits = parts.provider.facts.job
-        most = min(x for x in (items, limits and limits.items, self._cap) if x is not None)
+        caps = (items, limits.items if limits else None, self._cap)
+        most = min(cap for cap in caps if cap is not None)
         found = parts.ledger.peek(max(1, most))
         if not found:
             return []
@@ -166,7 +172,9 @@ class Jobs:
     def take_post(self, post: SubmitReport | PollReport) -> Iterator[Event]:
         """The events that a report amounts to."""
         if isinstance(post, requests.SubmitReport):
-            yield self._submitted(post)
+            event = self._submitted(post)
+            if event is not None:
+                yield event
             return
         running = self._running.get(post.id)
         if running is None:
@@ -175,12 +183,17 @@ class Jobs:
             return
         if not (running.cancelled and post.spool is None and not post.given_up):
             running.polling = False
-        yield self._polled(post, running)
+        event = self._polled(post, running)
+        if event is not None:
+            yield event
 
-    def _submitted(self, post: SubmitReport) -> Event:
+    def _submitted(self, post: SubmitReport) -> Event | None:
         parts = self._run.parts
         job = self._submitting.pop(post.id)
         now = parts.clock.now()
+        if post.lost and post.error is not None:  # the intent stays: the next run looks for it
+            self._run.give_up(post.error)
+            return None
         if post.ref is not None:
             parts.ledger.accept_job(job.number, post.ref, parts.clock.wall())
             self._running[post.id] = _Running(job._replace(ref=post.ref), now)
@@ -194,17 +207,10 @@ class Jobs:
         parts.ledger.drop_job(job.number, f"refused: {post.error.kind}")
         return JobRefused(now=now, id=post.id, kind=post.error.kind, retry_after_s=post.error.retry_after_s)
 
-    def _polled(self, post: PollReport, running: _Running) -> Event:
+    def _polled(self, post: PollReport, running: _Running) -> Event | None:
         now = self._run.parts.clock.now()
-        if post.error is not None:
-            self._run.seen(post.error)
-            gone = post.error.kind is ErrorKind.NOT_FOUND
-            running.not_found = running.not_found + 1 if gone else 0
-            if running.not_found >= _NOT_FOUND:
-                return self._ended(post, running, JobState.FAILED, ErrorKind.NOT_FOUND)
-            return JobSeen(now=now, id=post.id, state=JobState.UNKNOWN)
-        assert post.view is not None
         if post.spool is not None:
+            assert post.view is not None
             kind = post.view.error.kind if post.view.error is not None else None
             if post.view.error is not None:
                 self._run.seen(post.view.error)
@@ -212,11 +218,34 @@ class Jobs:
         if post.given_up:
             self._abandoned.append(running.job)
             return self._ended(post, running, JobState.CANCELLED, None)
-        limits = self._run.parts.provider.facts.job
-        if limits is not None and now - running.accepted > limits.expires_s * _EXPIRY_SLACK:
+        if post.error is not None:
+            return self._poll_failed(post, running, post.error)
+        assert post.view is not None
+        running.failed, running.kind = 0, None
+        if self._overdue(running, now):
             self._abandoned.append(running.job)
             return self._ended(post, running, JobState.EXPIRED, None)
         return JobSeen(now=now, id=post.id, state=post.view.state, completed=post.view.completed)
+
+    def _overdue(self, running: _Running, now: float) -> bool:
+        limits = self._run.parts.provider.facts.job
+        return limits is not None and now - running.accepted > limits.expires_s * _EXPIRY_SLACK
+
+    def _poll_failed(self, post: PollReport, running: _Running, error: ProviderError) -> Event | None:
+        """It is asked again, unless that is in vain: the job is gone, the key refused, its results are rubbish."""
+        self._run.seen(error)
+        now = self._run.parts.clock.now()
+        running.failed = running.failed + 1 if error.kind is running.kind else 1
+        running.kind = error.kind
+        if error.kind is ErrorKind.NOT_FOUND and running.failed >= _NOT_FOUND:
+            return self._ended(post, running, JobState.FAILED, ErrorKind.NOT_FOUND)
+        if error.kind is ErrorKind.AUTH and running.failed >= _NO_KEY:
+            self._run.give_up(error)
+            return None
+        rubbish = post.view is not None and error.kind is ErrorKind.PROTOCOL
+        if running.failed >= _IN_VAIN and (rubbish or self._overdue(running, now)):
+            return self._ended(post, running, JobState.FAILED, error.kind)
+        return JobSeen(now=now, id=post.id, state=JobState.UNKNOWN)
 
     def _ended(
         self, post: PollReport, running: _Running, state: JobState, kind: ErrorKind | None
@@ -256,7 +285,7 @@ class Jobs:
         """Store the good rows; how many, their tokens, and those generated."""
         run, parts = self._run, self._run.parts
         done, expected, output = 0, 0, 0
-        keys = [key for key in spool.good if len(key) == 32 and not set(key) - set("0123456789abcdef")]
+        keys = [key for key in spool.good if _is_digest(key)]
         for start in range(0, len(keys), _PAGE):
             page = keys[start : start + _PAGE]
             units = parts.ledger.job_units(job.number, [bytes.fromhex(key) for key in page])
@@ -279,7 +308,7 @@ class Jobs:
 
     def _give_up(self, job: LedgerJob, spool: JobSpool) -> tuple[int, int]:
         """Rows that were refused for what they are fail, others may be sent again; how many of each."""
-        bad = {bytes.fromhex(k): e for k, e in spool.bad.items() if len(k) == 32 and k.isalnum()}
+        bad = {bytes.fromhex(key): error for key, error in spool.bad.items() if _is_digest(key)}
         units = self._run.parts.ledger.job_units(job.number, list(bad))
         failures: list[tuple[Unit, ItemError]] = []
         again: list[Unit] = []
@@ -305,9 +334,15 @@ class Jobs:
     # --- ending -----------------------------------------------------------------------------------------------
 
     @property
-    def under_way(self) -> Sequence[str]:
-        """The provider's names of jobs that have not ended."""
-        return [running.job.ref.id for running in self._running.values() if running.job.ref is not None]
+    def submitting(self) -> bool:
+        """Whether a job is on its way to the provider."""
+        return bool(self._submitting)
+
+    @property
+    def items(self) -> int:
+        """In jobs that have not ended, those being submitted included."""
+        running = sum(running.job.items for running in self._running.values())
+        return running + sum(job.items for job in self._submitting.values())
 
     def settle(self) -> None:
         """Look once at jobs that were given up: what they cost belongs on the bill, and they must end."""
@@ -326,6 +361,11 @@ class Jobs:
                 )
                 if tokens:
                     self._bill(0, tokens, self._run.price("batch", tokens), estimated=view.tokens is None)
-            except ProviderError as error:
+            except Exception as error:  # noqa: BLE001  # a number on the bill is not worth a run
                 _log.warning("job %s could not be looked at once more: %s", job.tag, error)
         self._abandoned.clear()
+
+
+def _is_digest(key: str) -> bool:
+    """Whether a key can be one of ours."""
+    return len(key) == 32 and not set(key) - set("0123456789abcdef")

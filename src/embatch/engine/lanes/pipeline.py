@@ -125,6 +125,7 @@ class LanePipeline:
                     block = self._finish(waiting)
                     self.report.seconds = time.perf_counter() - started
                     yield block
+                self._run, self._settled = None, self._handed_over
         self.report.seconds = time.perf_counter() - started
 
     # --- the first pass ---------------------------------------------------------------------------------------
@@ -165,8 +166,8 @@ class LanePipeline:
         window.payloads = ()
         window.vectors = np.empty((0, self._spec.dimensions), np.float32)
         cached = len(window.digests) - len(missing)
-        self._settled += cached + len(window.failures) + len(window.slots) - len(window.digests)
-        self._settled += repeated
+        sent = len(window.digests) - cached - len(window.slot_errors)
+        self._settled += len(window.slots) - max(0, sent - repeated)
         return _Waiting(window, digests, cached, repeated)
 
     # --- the second pass --------------------------------------------------------------------------------------
@@ -263,7 +264,8 @@ class LanePipeline:
         report.cached += waiting.cached
         repeated = min(computed, waiting.repeated)
         report.embedded += computed - repeated
-        report.duplicates += repeated + len(window.slots) - window.slots.count(-1) - len(window.digests)
+        good = [slot for slot in window.slots if slot >= 0 and slot not in window.slot_errors]
+        report.duplicates += repeated + len(good) - len(set(good))
         report.truncated += sum(slot in window.truncated for slot in window.slots)
         report.pooled += sum(slot in window.pieces for slot in window.slots)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _DOWNLOADS = 3  # tries to get a job's results whole
 _FIND_AGAIN_S = (0.0, 2.0, 5.0, 10.0, 20.0)  # waits before each look for a job that may have come to be
+_UNREACHABLE_S = (5.0, 10.0, 20.0, 40.0, 60.0, 60.0, 120.0, 120.0)  # further ones, while nobody answers
 _CANCEL_POLLS, _CANCEL_WAIT_S = 6, 2.5
 
 
@@ -45,6 +46,8 @@ class SubmitReport:
     id: int
     ref: JobRef | None
     error: ProviderError | None
+    lost: bool = False
+    """Whether it exists could not be found out: it must not be submitted again before it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +112,37 @@ def submit(
         error = as_provider_error(raised)
     if not error.kind.may_have_happened:
         return SubmitReport(id_, None, error)
-    return SubmitReport(id_, find(provider, tag, clock=clock), error)
+    try:
+        return SubmitReport(id_, find(provider, tag, clock=clock), error)
+    except ProviderError as unknown:
+        return SubmitReport(id_, None, unknown, lost=True)
 
 
 def find(
     provider: Provider, tag: str, *, clock: Clock, waits: Sequence[float] = _FIND_AGAIN_S
 ) -> JobRef | None:
-    """The job with this tag, looked for several times: lists may lag behind."""
-    for wait in waits:
-        time.sleep(clock.real(wait))
-        with contextlib.suppress(ProviderError):
+    """The job with this tag, looked for several times: lists may lag behind. None: the provider has none.
+
+    Raises:
+        ProviderError: the provider did not answer the last look, nor those for ten minutes more: nothing is known.
+    """
+    looks = [*waits]
+    patience = [*_UNREACHABLE_S]
+    while looks:
+        time.sleep(clock.real(looks.pop(0)))
+        try:
             ref = provider.find(tag)
-            if ref is not None:
-                return ref
+        except Exception as raised:
+            error = as_provider_error(raised)
+            if not (error.kind.waits or error.kind.stops):
+                return None  # it keeps no list of jobs
+            if error.kind.stops or not (looks or patience):
+                raise error from raised
+            if not looks:
+                looks.append(max(patience.pop(0), error.retry_after_s or 0.0))
+            continue
+        if ref is not None:
+            return ref
     return None
 
 
@@ -162,7 +183,7 @@ def fetch(provider: Provider, ref: JobRef) -> JobSpool:
 
 def cancel(provider: Provider, id_: int, ref: JobRef, *, clock: Clock) -> PollReport:
     """Ask for a job's end, and wait for it a little: what it has by then is used."""
-    with contextlib.suppress(ProviderError):
+    with contextlib.suppress(Exception):  # it is polled all the same, and given up in the end
         provider.cancel(ref)
     for _ in range(_CANCEL_POLLS):
         report = poll(provider, id_, ref)

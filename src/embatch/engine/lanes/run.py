@@ -7,21 +7,21 @@ refused. It chooses no lane, reads no source and writes no output.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
+import threading
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embatch.decisions.packing_calls import split, take
 from embatch.engine.lanes import requests
-from embatch.engine.lanes.failures import ATTEMPTS, item_error
+from embatch.engine.lanes.calls import Calls
 from embatch.engine.lanes.jobs import Jobs
 from embatch.engine.lanes.workers import Workers
-from embatch.errors import GoalError, ProviderError
+from embatch.errors import EmbatchError, GoalError, ProviderError
 from embatch.remote import (
     Arrived,
     CallEnded,
@@ -33,7 +33,6 @@ from embatch.remote import (
     PollJob,
     Say,
     SendCall,
-    Started,
     SubmitJob,
     Tick,
     Wait,
@@ -56,9 +55,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_DECIDING = threading.Lock()  # strategies of runs at the same time share a pacer and beliefs
 _WORKERS = 128
-_PEEK = 4096  # units looked at for one call
-_CALL_TIMEOUT_S, _LEAST_REAL_S = 120.0, 10.0
+_SHARED_S = 0.25  # how often a run with nothing under way looks whether another one has left it room
 _LAST_ANSWERS_S = 5.0  # how long an interrupted run waits for answers that are paid for already
 
 
@@ -89,8 +88,7 @@ class LaneRun:
         self._parts = parts
         self._workers = Workers(_WORKERS)
         self._posts: queue.SimpleQueue[CallReport | SubmitReport | PollReport] = queue.SimpleQueue()
-        self._groups: deque[Sequence[Unit]] = deque()
-        self._calls: set[int] = set()
+        self._calls = Calls(self)
         self._jobs = Jobs(self)
         self._until = parts.clock.now()
         self._finished: Finish | None = None
@@ -105,12 +103,19 @@ class LaneRun:
         return self._parts
 
     def begin(self, task: Callable[[], CallReport | SubmitReport | PollReport]) -> None:
-        """Run a request in a thread; its report comes back to the driver."""
+        """Run a request in a thread; its report comes back to the driver. It must raise nothing."""
         self._workers.begin(lambda: self._posts.put(task()))
 
     def begin_quietly(self, task: Callable[[], None]) -> None:
-        """Run something in a thread that nobody waits for."""
-        self._workers.begin(task)
+        """Run something in a thread that nobody waits for, and whose errors do not matter."""
+
+        def quietly() -> None:
+            try:
+                task()
+            except Exception as error:  # noqa: BLE001  # see above
+                _log.debug("%s: %s", type(error).__name__, error)
+
+        self._workers.begin(quietly)
 
     def price(self, lane: Lane, tokens: int, output_tokens: int = 0) -> float:
         """Dollars for so many tokens; 0.0 if prices are not known."""
@@ -140,9 +145,13 @@ class LaneRun:
 
     def usable(self, result: Result | ProviderError) -> Result | ProviderError:
         """The result, unless it cannot be one."""
-        if not isinstance(result, np.ndarray):
+        if isinstance(result, ProviderError) or (
+            isinstance(result, Generated) and not self._parts.dimensions
+        ):
             return result
-        if result.dtype != np.float32 or result.shape != (self._parts.dimensions,):
+        if not isinstance(result, np.ndarray):
+            words = f"a {type(result).__name__}"
+        elif result.dtype != np.float32 or result.shape != (self._parts.dimensions,):
             words = f"a vector of shape {result.shape}, not ({self._parts.dimensions},)"
         elif not np.isfinite(result).all():
             words = "a vector with NaN or infinity"
@@ -151,6 +160,10 @@ class LaneRun:
         else:
             return result
         return ProviderError(f"the provider answered {words}", kind=ErrorKind.PROTOCOL)
+
+    def give_up(self, error: ProviderError) -> None:
+        """End the run with this error: nothing can succeed any more. What waits or is under way stays as it is."""
+        self._fatal = self._fatal or error
 
     def seen(self, error: ProviderError) -> None:
         """Remember an error, for the message if the run cannot go on."""
@@ -179,25 +192,36 @@ class LaneRun:
             self.tell(Closed(now=clock.now()))
             while self._finished is None and self._fatal is None:
                 self._step()
+            if self._fatal is not None:
+                self._last_answers()
             self._jobs.settle()
         except BaseException:
-            self._last_answers()
+            with contextlib.suppress(EmbatchError):  # what ended the run is what is told
+                self._last_answers()
             raise
         finally:
+            self._land()
             self._parts.report.seconds += clock.now() - started
             self._workers.close()
         self._conclude()
 
     def tell(self, event: Event) -> None:
-        """Hand an event to the strategy and carry out what it asks for."""
+        """Hand an event to the strategy and carry out what it asks for, unless the run is at its end."""
         events = deque([event])
         while events:
-            for instruction in self._parts.strategy.handle(events.popleft()):
-                events.extend(self._carry_out(instruction))
+            for instruction in self._decide(events.popleft()):
+                if self._fatal is None:
+                    events.extend(self._carry_out(instruction))
+
+    def _decide(self, event: Event) -> list[Instruction]:
+        with _DECIDING:
+            return self._parts.strategy.handle(event)
 
     def _step(self) -> None:
         clock = self._parts.clock
         wait = clock.real(max(0.0, min(self._until - clock.now(), 3600.0)))
+        if not self._calls.under_way and not self._jobs.items:
+            wait = min(wait, _SHARED_S)
         try:
             post = self._posts.get(timeout=wait)
         except queue.Empty:
@@ -207,7 +231,7 @@ class LaneRun:
 
     def _take_post(self, post: CallReport | SubmitReport | PollReport) -> None:
         if isinstance(post, requests.CallReport):
-            self.tell(self._call_ended(post))
+            self.tell(self._calls.take_post(post))
             return
         for event in self._jobs.take_post(post):
             self.tell(event)
@@ -215,7 +239,7 @@ class LaneRun:
     def _carry_out(self, instruction: Instruction) -> list[Event]:
         match instruction:
             case SendCall():
-                return [self._send(instruction)]
+                return [self._calls.send(instruction)]
             case SubmitJob():
                 return [self._jobs.submit(instruction)]
             case PollJob():
@@ -231,199 +255,38 @@ class LaneRun:
                 self._finished = instruction
         return []
 
-    # --- calls ------------------------------------------------------------------------------------------------
-
-    def _send(self, asked: SendCall) -> Started:
-        units = self._groups.popleft() if self._groups else self._take(asked.items, asked.tokens)
-        tokens = self.expected_tokens(units)
-        parts = self._parts
-        if units:
-            self._calls.add(asked.id)
-            parts.report.calls += 1
-            timeout_s = max(_LEAST_REAL_S, parts.clock.real(_CALL_TIMEOUT_S))
-            self.begin(
-                partial(
-                    requests.call,
-                    parts.provider,
-                    parts.work,
-                    asked.id,
-                    units,
-                    tokens,
-                    clock=parts.clock,
-                    timeout_s=timeout_s,
-                )
-            )
-        return Started(now=parts.clock.now(), id=asked.id, lane="individual", items=len(units), tokens=tokens)
-
-    def _take(self, items: int, tokens: int) -> list[Unit]:
-        """Waiting units that fit one call and what was asked for."""
-        parts = self._parts
-        limits = parts.caps.limits(parts.provider.facts.call)
-        most = max(1, min(items, limits.items or items, _PEEK))
-        found = parts.ledger.peek(most)
-        if not found:
-            return []
-        lengths = [parts.ratio.correct(row[1]) for row in found]
-        room = tokens if limits.tokens is None else min(tokens, limits.tokens)
-        count = take(lengths, [row[2] for row in found], items=most, tokens=room, bytes=limits.bytes)
-        return parts.ledger.take_call([row[0] for row in found[:count]])
-
-    def _call_ended(self, post: CallReport) -> CallEnded:
-        self._calls.discard(post.id)
-        if post.error is not None:
-            return self._call_failed(post, post.error)
-        assert post.answer is not None
-        good: list[tuple[Unit, Result]] = []
-        bad: list[tuple[Unit, ProviderError]] = []
-        for unit, raw in zip(post.units, post.answer.results, strict=True):
-            result = self.usable(raw)
-            if isinstance(result, ProviderError):
-                bad.append((unit, result))
-            else:
-                good.append((unit, result))
-        self.keep([unit for unit, _ in good], [result for _, result in good])
-        failed, again = self._judge(bad)
-        used, output = self._used_tokens(post, [result for _, result in good])
-        cost = self.price("individual", used, output)
-        counted = post.answer.tokens is not None
-        if counted:
-            self._parts.ratio.observe(sum(unit.tokens for unit in post.units), used)
-        self.bill_call(len(good), used, cost, estimated=not counted)
-        return CallEnded(
-            now=self._parts.clock.now(),
-            id=post.id,
-            seconds=post.seconds,
-            done=len(good),
-            failed=failed,
-            back=len(again),
-            back_tokens=self.expected_tokens(again),
-            used_tokens=used,
-            cost=cost,
-            hints=post.answer.hints,
-        )
-
-    def _call_failed(self, post: CallReport, error: ProviderError) -> CallEnded:
-        """The call as a whole: split what was refused, send again what may succeed later."""
-        self.seen(error)
-        report, kind = self._parts.report, error.kind
-        failed, again, cost = 0, list(post.units), 0.0
-        if kind is ErrorKind.RATE_MINUTE:
-            report.calls_refused += 1
-        else:
-            report.calls_failed += 1
-        if kind.splits:
-            failed = self._split_refused(post.units, error)
-            again = again if not failed else []
-        elif kind is ErrorKind.NOT_FOUND or (kind.stops and kind is not ErrorKind.RATE_DAY):
-            self._fatal = error if kind is ErrorKind.NOT_FOUND else self._fatal
-            self._parts.ledger.back([unit.id for unit in post.units], blame=False)
-        else:
-            blame = kind.waits and kind is not ErrorKind.RATE_MINUTE
-            failed, again = self._again(post.units, error, blame=blame)
-        if kind.may_have_happened:
-            cost = self.price("individual", post.tokens)
-            self.bill_call(0, post.tokens, cost, estimated=True)
-        return CallEnded(
-            now=self._parts.clock.now(),
-            id=post.id,
-            seconds=post.seconds,
-            done=0,
-            failed=failed,
-            back=len(again),
-            back_tokens=self.expected_tokens(again),
-            used_tokens=post.tokens if cost else 0,
-            cost=cost,
-            kind=kind,
-            retry_after_s=error.retry_after_s,
-        )
-
-    def _split_refused(self, units: Sequence[Unit], error: ProviderError) -> int:
-        """Halve what was refused, down to the text to blame; how many units failed (1 or 0)."""
-        if error.kind in {ErrorKind.TOO_MANY_ITEMS, ErrorKind.TOO_MANY_TOKENS}:
-            self._parts.caps.refused(
-                error.kind, len(units), self.expected_tokens(units), sum(unit.size for unit in units)
-            )
-        if len(units) == 1:
-            self.fail([(units[0], item_error(error))])
-            return 1
-        self._parts.report.isolated += 1
-        self._groups.extend([units[i] for i in half] for half in split(len(units)))
-        return 0
-
-    def _again(self, units: Sequence[Unit], error: ProviderError, *, blame: bool) -> tuple[int, list[Unit]]:
-        """Units of a failed call wait again; those that failed too often are tried alone, and then given up."""
-        self._parts.report.retried += len(units)
-        if not blame or max(unit.attempts for unit in units) + 1 < ATTEMPTS or not self.done:
-            # Before anything has succeeded, the provider is at fault and not a text.
-            self._parts.ledger.back([unit.id for unit in units], blame=blame and bool(self.done))
-            return 0, list(units)
-        if len(units) == 1:
-            if units[0].attempts + 1 >= 2 * ATTEMPTS:
-                self.fail([(units[0], item_error(error))])
-                return 1, []
-            self._parts.ledger.back([units[0].id], blame=True)
-            return 0, list(units)
-        self._parts.report.isolated += 1
-        blamed = [unit._replace(attempts=unit.attempts + 1) for unit in units]
-        self._groups.extend([blamed[i] for i in half] for half in split(len(units)))
-        return 0, blamed
-
-    def _judge(self, bad: Sequence[tuple[Unit, ProviderError]]) -> tuple[int, list[Unit]]:
-        """Single items without a result in an answer that was otherwise good: once more, or given up."""
-        again: list[Unit] = []
-        given_up: list[tuple[Unit, ItemError]] = []
-        for unit, error in bad:
-            self.seen(error)
-            if error.kind.splits or unit.attempts + 1 >= ATTEMPTS:
-                given_up.append((unit, item_error(error)))
-            else:
-                again.append(unit)
-        self.fail(given_up)
-        self._parts.ledger.back([unit.id for unit in again], blame=True)
-        self._parts.report.retried += len(again)
-        return len(given_up), again
-
-    def _used_tokens(self, post: CallReport, results: Sequence[Result]) -> tuple[int, int]:
-        assert post.answer is not None
-        generated = [result for result in results if isinstance(result, Generated)]
-        output = sum(answer.output_tokens or 0 for answer in generated)
-        return (post.tokens if post.answer.tokens is None else post.answer.tokens), output
-
-    def bill_call(self, items: int, tokens: int, dollars: float, *, estimated: bool) -> None:
-        """Write down what a call has cost."""
-        report = self._parts.report
-        report.call_items += items
-        report.call_tokens += tokens
-        report.call_dollars += dollars
-        report.estimated_tokens += tokens if estimated else 0
-        self._parts.ledger.bill(
-            "individual", items=items, tokens=tokens, dollars=dollars, estimated=estimated
-        )
-
     # --- ending -----------------------------------------------------------------------------------------------
 
     def _last_answers(self) -> None:
-        """Keep what calls under way still answer: it is paid for."""
+        """Keep what is under way still brings: it is paid for."""
         clock = self._parts.clock
         end = clock.now() + clock.scale * _LAST_ANSWERS_S
-        while self._calls and clock.now() < end:
+        while (self._calls.under_way or self._jobs.submitting) and clock.now() < end:
             try:
-                post = self._posts.get(timeout=clock.real(max(0.01, end - clock.now())))
+                post = self._posts.get(timeout=clock.real(max(0.0, end - clock.now())))
             except queue.Empty:
                 return
             if isinstance(post, requests.CallReport):
-                self._call_ended(post)
+                self._decide(self._calls.take_post(post))
+            else:
+                deque(self._jobs.take_post(post), maxlen=0)
+
+    def _land(self) -> None:
+        """Tell the pacer, which outlives this run, that none of its calls is under way any more."""
+        now = self._parts.clock.now()
+        for id_ in self._calls.forget():
+            self._decide(CallEnded(now=now, id=id_, seconds=0.0, done=0, kind=ErrorKind.CONNECTION))
 
     def _conclude(self) -> None:
         if self._fatal is not None:
             raise self._fatal
         finish = self._finished
-        waiting = self._parts.ledger.waiting().items + sum(map(len, self._groups))
-        if finish is None or not waiting:
+        left = self._parts.ledger.waiting().items + self._calls.grouped + self._jobs.items
+        if finish is None or not left:
             return
         if finish.kind is not None:
             error = self._last_error.get(finish.kind)
             if error is not None:
                 raise error
             raise ProviderError(finish.reason or f"the provider refuses: {finish.kind}", kind=finish.kind)
-        raise GoalError(f"{waiting:,} texts were not sent: {finish.reason}")
+        raise GoalError(f"{left:,} texts were not sent: {finish.reason}")
