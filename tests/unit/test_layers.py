@@ -16,7 +16,7 @@ ALLOWED = {
     "decisions": {"decisions"},
     "backends": {"backends", "decisions"},
     "providers": {"providers", "decisions"},
-    "emulator": set(),
+    "emulator": {"emulator"},
     "storage": {"storage", "decisions"},
     "engine": {"engine", "decisions"},
     "frontends": {"frontends", "engine", "storage", "backends", "providers", "emulator", "decisions"},
