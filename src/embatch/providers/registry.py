@@ -33,6 +33,7 @@ _KEYS = {
 }
 _EXTRAS = {"gemini": ("google.genai", "gemini"), "openai": ("openai", "openai")}
 _EXTRAS["compatible"] = _EXTRAS["openai"]
+_NO_KEY = "none"  # the SDK insists on one
 _log = logging.getLogger("embatch")
 
 
@@ -130,9 +131,11 @@ def _openai(name: str, facts: ModelFacts, base_url: str | None, api_key: str | N
     elif not isinstance(client, openai.OpenAI):
         raise UsageError(f"a client for {name} must be an openai.OpenAI, not {type(client).__name__}")
     key = str(client.api_key or "")
+    # The SDK lets a request go without a key only if that is said with each one.
+    keyless = {"Authorization": openai.Omit()} if owned and key == _NO_KEY else None
     project = f"{client.organization or ''}/{client.project or ''}"
     account = _account(str(client.base_url), project.strip("/"), key)
-    return OpenAIProvider(client, facts, account=account, secrets=_secrets(key), owned=owned)
+    return OpenAIProvider(client, facts, account=account, secrets=_secrets(key), owned=owned, headers=keyless)
 
 
 def _openai_client(openai: Any, name: str, base_url: str | None, api_key: str | None) -> Any:
@@ -152,9 +155,7 @@ def _openai_client(openai: Any, name: str, base_url: str | None, api_key: str | 
     headers = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
     if key:
         _check_key(name, key)
-    else:
-        headers["Authorization"] = openai.Omit()
-    return openai.OpenAI(api_key=key or "none", base_url=where, max_retries=0, default_headers=headers)
+    return openai.OpenAI(api_key=key or _NO_KEY, base_url=where, max_retries=0, default_headers=headers)
 
 
 def _key(name: str, api_key: str | None) -> str:
@@ -205,4 +206,4 @@ def _account(*parts: str) -> str:
 
 
 def _secrets(key: str) -> tuple[str, ...]:
-    return (key,) if len(key) > 4 and key != "none" else ()
+    return (key,) if len(key) > 4 and key != _NO_KEY else ()

@@ -6,13 +6,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+
+from embatch.remote import EmbedWork, JobRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from embatch.emulator import Emulator
-    from embatch.remote import Provider
+    from embatch.remote import JobRow, Provider
 
 KEY = "topsecret-0123456789"
 MODELS = {
@@ -92,3 +95,40 @@ def place(places: dict[str, Place], request: pytest.FixtureRequest) -> Iterator[
     chosen.emulator.clear_faults()
     yield chosen
     chosen.emulator.clear_faults()
+
+
+_count = iter(range(10_000))
+
+
+def tag() -> str:
+    """One that no other test uses."""
+    return f"embatch-test-{next(_count)}"
+
+
+def items(count: int = 5) -> Iterator[tuple[str, str]]:
+    """(key, text), read once."""
+    return ((f"key-{i}", f"text {i}\u2028 ü") for i in range(count))
+
+
+def work(place: Place, **others: Any) -> EmbedWork:
+    return EmbedWork(model=place.model, **others)
+
+
+def right(place: Place, key: str, dims: int | None = None) -> np.ndarray:
+    from embatch.emulator.vectors import vector
+
+    raw = vector(place.model, f"text {key.removeprefix('key-')}\u2028 ü", None, dims)
+    return raw / np.linalg.norm(raw) if place.kind == RAW_CUT else raw
+
+
+def run(
+    place: Place, fault: str | None = None, *, count: int = 5, **others: Any
+) -> tuple[JobRef, list[JobRow]]:
+    """A job from its start to its rows, with something wrong in it."""
+    from embatch.emulator import Fault
+
+    if fault is not None:
+        place.emulator.fault(Fault(kind=fault, where="create_job"))
+    job = place.provider.submit(items(count), work(place, **others), tag=tag())
+    place.finish_jobs()
+    return job, list(place.provider.results(job))

@@ -13,7 +13,7 @@ from embatch.emulator import Fault
 from embatch.emulator.vectors import vector
 from embatch.errors import ProviderError, UsageError
 from embatch.providers.work import resolve_task
-from embatch.remote import EmbedWork, Generated, GenerateWork, Provider
+from embatch.remote import EmbedWork, GenerateWork, Provider
 
 if TYPE_CHECKING:
     from tests.contract.providers.conftest import Place
@@ -204,6 +204,10 @@ def test_an_answer_that_does_not_end(place: Place) -> None:
     with pytest.raises(ProviderError) as error:
         place.provider.call([f"text {i}" for i in range(50)], work(place), timeout_s=0.4)
     assert error.value.kind == "timeout"
+    place.emulator.fault(Fault(kind="slow_body", delay=1.5, where="generate"))
+    with pytest.raises(ProviderError) as error:
+        place.generating.call(["long " * 50], GenerateWork(model=place.generating_model), timeout_s=0.4)
+    assert error.value.kind == "timeout"
 
 
 @every
@@ -273,61 +277,6 @@ def test_many_threads_at_once(place: Place) -> None:
     for thread in threads:
         thread.join(30)
     assert wrong == []
-
-
-@every
-def test_generation_takes_one_text(place: Place) -> None:
-    """One answer with its counts; several texts are a mistake of the caller."""
-    asked = GenerateWork(model=place.generating_model, system="be brief", max_output_tokens=50)
-    answer = place.generating.call(["say something"], asked, timeout_s=10)
-    (result,) = answer.results
-    assert isinstance(result, Generated)
-    assert result.text
-    assert result.input_tokens == answer.tokens
-    assert result.output_tokens
-    with pytest.raises(UsageError):
-        place.generating.call(["a", "b"], asked, timeout_s=10)
-
-
-@every
-def test_streams_say_the_same_as_calls(place: Place) -> None:
-    """In pieces."""
-    asked = GenerateWork(model=place.generating_model)
-    (whole,) = place.generating.call(["tell a story"], asked, timeout_s=10).results
-    pieces = list(place.generating.stream("tell a story", asked, timeout_s=10))
-    assert isinstance(whole, Generated)
-    assert "".join(pieces) == whole.text
-    assert len(pieces) > 1
-
-
-@every
-@pytest.mark.parametrize(
-    ("fault", "kinds"),
-    [
-        ("stream_error", {"overloaded"}),
-        ("cut_body", {"connection", "protocol"}),
-        ("rate_limit", {"rate_minute"}),
-        ("reset_before", {"connection"}),
-    ],
-)
-def test_streams_that_break(place: Place, fault: str, kinds: set[str]) -> None:
-    """An error before or in the middle is raised, with its kind; no end is faked."""
-    place.emulator.fault(Fault(kind=fault, where="stream"))
-    with pytest.raises(ProviderError) as error:
-        list(
-            place.generating.stream("tell a story", GenerateWork(model=place.generating_model), timeout_s=10)
-        )
-    assert error.value.kind in kinds
-
-
-@every
-def test_a_stream_may_be_left(place: Place) -> None:
-    """Whoever stops reading closes the connection; the provider goes on serving."""
-    asked = GenerateWork(model=place.generating_model)
-    pieces = place.generating.stream("tell a story", asked, timeout_s=10)
-    assert next(iter(pieces))
-    pieces.close()  # type: ignore[attr-defined]  # a generator
-    assert place.generating.call(["again"], asked, timeout_s=10).results
 
 
 @every

@@ -1,4 +1,4 @@
-"""Gemini as a `Provider`: vectors and jobs by raw requests, generation and Vertex AI through google-genai.
+"""Gemini as a `Provider`: calls and jobs by raw requests; streams, and all of Vertex AI, through google-genai.
 
 What goes through the SDK has its retries switched off for the call. Jobs are made from uploaded files with a key in
 each line. On Vertex AI there are calls only.
@@ -67,12 +67,16 @@ class GeminiProvider:
             return self._embed(texts, work, timeout_s)
         if len(texts) != 1:
             raise UsageError(f"one call generates for exactly one text, not for {len(texts)}")
+        return self._generate(texts[0], work, timeout_s)
+
+    def _generate(self, text: str, work: GenerateWork, timeout_s: float) -> CallAnswer:
         who = self._who("generating")
-        with self._refusals(who):
-            response = self._client.models.generate_content(
-                model=work.model, contents=sdk.prompt(texts[0]), config=sdk.generation(work, timeout_s)
-            )
-            body = response.model_dump(mode="json", by_alias=True, exclude_none=True)
+        body: Mapping[str, Any]
+        if self._wire is None:
+            body = sdk.generate(self._client, work, text, timeout_s, self._refusals(who))
+        else:
+            path, asked = f"{_path(work.model)}:generateContent", lines.generate_request(work, text)
+            body = self._wire.ask("POST", path, who, body=asked, timeout_s=timeout_s)
         result = lines.answer(self.facts, body)
         return CallAnswer(
             results=[result], tokens=None if isinstance(result, ProviderError) else result.input_tokens

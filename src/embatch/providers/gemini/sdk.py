@@ -1,4 +1,4 @@
-"""What goes through google-genai itself: generation, and vectors on Vertex AI. One request each, sent once."""
+"""What goes through google-genai itself: streams, and everything on Vertex AI. One request each, sent once."""
 
 from __future__ import annotations
 
@@ -47,6 +47,18 @@ def generation(work: GenerateWork, timeout_s: float) -> Any:
     if "automatic_continuation" in types.GenerateContentConfig.model_fields:
         fields["automatic_continuation"] = False
     return types.GenerateContentConfig(**fields)
+
+
+def generate(
+    client: Any, work: GenerateWork, text: str, timeout_s: float, refusals: AbstractContextManager[None]
+) -> dict[str, Any]:
+    """The answer for one text on Vertex AI, as the JSON object that it was."""
+    with refusals:
+        response = client.models.generate_content(
+            model=work.model, contents=prompt(text), config=generation(work, timeout_s)
+        )
+        body: dict[str, Any] = response.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return body
 
 
 def embed(

@@ -45,14 +45,23 @@ class OpenAIProvider:
         account: 8 hex digits for base URL and key.
         secrets: what no message may tell.
         owned: whether `close` closes the client.
+        headers: sent with each call, such as one that leaves out the key.
     """
 
     page_size = 100
     """Jobs in one page of the list."""
 
     def __init__(
-        self, client: Any, facts: ModelFacts, *, account: str, secrets: Sequence[str], owned: bool
+        self,
+        client: Any,
+        facts: ModelFacts,
+        *,
+        account: str,
+        secrets: Sequence[str],
+        owned: bool,
+        headers: Mapping[str, Any] | None = None,
     ) -> None:
+        self._headers = headers
         self.name = facts.provider
         self.facts = facts
         self.account = account
@@ -98,7 +107,10 @@ class OpenAIProvider:
         ends = time.monotonic() + timeout_s
         with self._refusals(who):
             pieces = self._client.chat.completions.create(
-                **lines.chat_body(self.facts, work, text), stream=True, timeout=timeout_s
+                **lines.chat_body(self.facts, work, text),
+                stream=True,
+                timeout=timeout_s,
+                extra_headers=self._headers,
             )
             with pieces:
                 for piece in pieces:
@@ -269,7 +281,7 @@ class OpenAIProvider:
         content = bytearray()
         with (
             self._refusals(who, items=items, creating_job=creating_job),
-            method(timeout=stall_s or timeout_s, **asked) as response,
+            method(timeout=stall_s or timeout_s, extra_headers=self._headers, **asked) as response,
         ):
             headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
             for piece in response.iter_bytes():
