@@ -54,7 +54,9 @@ class Admin:
         return {"entries": billing.entries, "totals": billing.totals, "counts": billing.counts}
 
     def _get_requests(self, _: dict[str, Any]) -> Any:
-        return dataclasses.asdict(self._control.requests)
+        seen = self._control.requests  # `asdict` would make counters of pairs out of its counters
+        counters = {name: dict(getattr(seen, name)) for name in ("counts", "refused", "statuses")}
+        return {**counters, "accepted": [list(each) for each in seen.accepted]}
 
     def _get_jobs(self, _: dict[str, Any]) -> Any:
         return {"jobs": [job._asdict() for job in self._control.jobs()]}
