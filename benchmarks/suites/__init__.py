@@ -17,6 +17,7 @@ SUITES = {
     "start": "importing embatch, and a cold run over one small file",
     "quality": "nDCG@10 on Cranfield in each precision",
     "kernels": "the matrix-product ceiling of this machine",
+    "lanes": "remote runs on the emulator: answer times, quotas, money",
     "gpu": "embatch and sentence-transformers in half precision on a GPU",
 }
 """Name of each suite, and what it measures; `all` runs them in this order."""
