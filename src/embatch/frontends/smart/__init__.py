@@ -1,0 +1,1 @@
+"""Clients that choose between calls and batch jobs by themselves: what `embatch.gemini` is made of."""

@@ -1,0 +1,99 @@
+"""What calls and jobs would take for some texts now: the numbers in the log, and the threshold that they amount to.
+
+It asks the same beliefs and weighs the same costs as the strategy does, and decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embatch.decisions.lanes.calls import CallLane
+from embatch.decisions.lanes.choice import View, choose, evaluate
+
+if TYPE_CHECKING:
+    from embatch.frontends.remote import RemoteModel
+    from embatch.remote import Goal
+
+MOST_ITEMS = 1_000_000
+"""Where a threshold is looked for: if jobs do not pay for so many texts, they never do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """Some texts, by either lane."""
+
+    items: int
+    calls_s: float
+    """Expected seconds by calls."""
+    job_s: float | None
+    """Median seconds as a job; None where the model has none."""
+    saved: float
+    """Dollars that a job costs less."""
+    job_items: int
+    """Of these, how many a decision by cost sends as jobs."""
+
+
+def look_ahead(model: RemoteModel, items: int, tokens: int, goal: Goal) -> Outlook:
+    """What is to be expected for so many texts with so many tokens."""
+    if items <= 0:
+        return Outlook(items=0, calls_s=0.0, job_s=None, saved=0.0, job_items=0)
+    with model.deciding:
+        view = _view(model, items, tokens / items, goal)
+        calls = evaluate(view, 0)
+        if not view.may_job:
+            return Outlook(items=items, calls_s=calls.seconds, job_s=None, saved=0.0, job_items=0)
+        job = evaluate(view, items)
+        chosen = choose(view)
+    return Outlook(
+        items=items,
+        calls_s=calls.seconds,
+        job_s=job.seconds if job.curve is None else job.curve.quantile(0.5),
+        saved=items * max(0.0, view.call_price - view.job_price),
+        job_items=chosen.jobs,
+    )
+
+
+def break_even(model: RemoteModel, item_tokens: float, goal: Goal) -> int | None:
+    """Fewest texts of such a length for which a job costs less, waiting included; None if that is never so."""
+    with model.deciding:
+
+        def pays(items: int) -> bool:
+            view = _view(model, items, item_tokens, goal)
+            return view.may_job and evaluate(view, items).cost < evaluate(view, 0).cost
+
+        if not pays(MOST_ITEMS):
+            return None
+        low, high = 0, MOST_ITEMS  # does not pay, pays
+        while high - low > max(1, high // 50):
+            middle = max(low + 1, math.isqrt(max(1, low) * high))
+            low, high = (low, middle) if pays(middle) else (middle, high)
+        return high
+
+
+def _view(model: RemoteModel, items: int, item_tokens: float, goal: Goal) -> View:
+    now, facts = model.clock.now(), model.facts
+    prices, limits = facts.prices, facts.job
+    dollars = item_tokens / 1e6
+    queue = math.inf
+    if limits is not None and limits.enqueued_tokens is not None:
+        queue = max(1.0, limits.enqueued_tokens / max(1.0, item_tokens))
+    return View(
+        now=now,
+        waiting=items,
+        item_tokens=item_tokens,
+        calling=0,
+        jobs=(),
+        beliefs=model.beliefs,
+        speed=CallLane(model.pacer, model.beliefs, lambda: model.caps.limits(facts.call)).speed(now),
+        worth_per_s=goal.hour_worth / 3600,
+        left_s=math.inf if goal.deadline_s is None else goal.deadline_s,
+        probability=goal.probability,
+        call_price=dollars * prices.individual if prices else 0.0,
+        job_price=dollars * prices.batch if prices else 0.0,
+        job_items=math.inf if limits is None or limits.items is None else float(limits.items),
+        job_room=math.inf if limits is None or limits.concurrent is None else float(limits.concurrent),
+        queue_items=queue,
+        may_job=limits is not None,
+    )
