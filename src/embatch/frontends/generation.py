@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from embatch.engine.window import check_text, text_digest
 from embatch.errors import EmbatchError, GoalError, NotSentError, ProviderError, UsageError
 from embatch.frontends.remote import LaneSettings, RemoteModel
+from embatch.providers.registry import open_provider
 from embatch.providers.work import estimate_tokens
 from embatch.remote import Generated
+from embatch.storage.learned import default_learned
 from embatch.types import ModelSpec
 
 if TYPE_CHECKING:
@@ -62,6 +64,35 @@ class GeneratingModel(RemoteModel):
             normalize=False,
             precision="api",
         )
+
+
+def open_generating(
+    model: str,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    client: object | None = None,
+    settings: LaneSettings | None = None,
+    keep_learned: bool = True,
+) -> GeneratingModel:
+    """Open a model that answers prompts: `gemini:NAME`, `openai:NAME` or `compatible:NAME`.
+
+    Raises:
+        UsageError: there is no such provider, or the model makes vectors.
+        MissingExtraError: the provider's SDK is not installed.
+        ProviderError: no key was given.
+    """
+    provider = open_provider(model, base_url=base_url, api_key=api_key, client=client)
+    try:
+        return GeneratingModel(
+            provider,
+            settings=settings,
+            learned=default_learned() if keep_learned else None,
+            base_url=base_url,
+        )
+    except BaseException:
+        provider.close()
+        raise
 
 
 def answer_spec(model: GeneratingModel, work: GenerateWork) -> ModelSpec:
