@@ -5,6 +5,7 @@ Imports starlette, so it is loaded only when an emulator is started.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from embatch.emulator.routes import Route
 
 ADMIN = "/_emulator/"
+_log = logging.getLogger(__name__)
 
 
 class App:
@@ -52,6 +54,9 @@ class App:
             await self._answer(Request(scope, receive), send)
         except ClientDisconnect:
             return
+        except Exception:
+            _log.exception("the emulator itself failed at %s %s", scope["method"], scope["path"])
+            raise
 
     async def _answer(self, request: Request, send: Any) -> None:
         if request.url.path.startswith(ADMIN):
