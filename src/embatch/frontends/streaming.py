@@ -22,7 +22,7 @@ from embatch.remote import CallAnswer, ErrorKind, Generated
 from embatch.storage.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from embatch.frontends.generation import GeneratingModel
     from embatch.frontends.remote import LaneSettings
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 class _End:
     """No more pieces will come."""
 
-    def __init__(self, error: BaseException | None) -> None:
+    def __init__(self, error: BaseException | None, report: LaneReport | None) -> None:
         self.error = error
+        self.report = report
 
 
 class _Pieces:
@@ -70,7 +71,12 @@ class _Pieces:
 
 
 def stream_answer(
-    model: GeneratingModel, work: GenerateWork, text: str, *, settings: LaneSettings
+    model: GeneratingModel,
+    work: GenerateWork,
+    text: str,
+    *,
+    settings: LaneSettings,
+    on_end: Callable[[LaneReport], None] | None = None,
 ) -> Iterator[str]:
     """Pieces of one answer. Close the iterator, or use it up.
 
@@ -79,6 +85,7 @@ def stream_answer(
         work: what is asked.
         text: the prompt.
         settings: goals and how many calls at once; the strategy is `individual` in any case.
+        on_end: is told what the request came to, in the reader's thread, once the last piece was read.
 
     Raises:
         ItemError: the prompt is no text, or was refused.
@@ -97,6 +104,8 @@ def stream_answer(
     try:
         while not isinstance(piece := pieces.queue.get(), _End):
             yield piece
+        if on_end is not None and piece.report is not None:
+            on_end(piece.report)
         if piece.error is not None:
             raise piece.error
     finally:
@@ -108,27 +117,34 @@ def _drive(
 ) -> None:
     """Send it, and tell the reader when it is over."""
     end: BaseException | None = None
+    report: LaneReport | None = None
+    spec = answer_spec(model, work)
     try:
-        end = _send(model, work, text, settings, pieces)
+        with closing(Ledger.open(None, fingerprint=spec.fingerprint, about={"model": spec.model})) as ledger:
+            report = model.new_report(settings, ledger)
+            end = _send(model, work, text, pieces, ledger, settings, report)
     except BaseException as error:  # noqa: BLE001  # the reader, who waits, raises it
         end = error
     finally:
-        pieces.queue.put(_End(end))
+        pieces.queue.put(_End(end, report))
 
 
 def _send(
-    model: GeneratingModel, work: GenerateWork, text: str, settings: LaneSettings, pieces: _Pieces
+    model: GeneratingModel,
+    work: GenerateWork,
+    text: str,
+    pieces: _Pieces,
+    ledger: Ledger,
+    settings: LaneSettings,
+    report: LaneReport,
 ) -> EmbatchError | None:
-    spec = answer_spec(model, work)
     digest = text_digest(text)
-    with closing(Ledger.open(None, fingerprint=spec.fingerprint, about={"model": spec.model})) as ledger:
-        ledger.add([(digest, text, estimate_tokens(model.facts, (work.system or "") + text))])
-        report: LaneReport = model.new_report(settings, ledger)
-        run = model.run_for(work, lambda *_: None, ledger=ledger, settings=settings, report=report)
-        LaneRun(replace(run.parts, provider=cast("Provider", pieces))).run()
-        if pieces.broken is not None:
-            return _broke_off(pieces.broken)
-        return ledger.errors([digest]).get(digest)
+    ledger.add([(digest, text, estimate_tokens(model.facts, (work.system or "") + text))])
+    run = model.run_for(work, lambda *_: None, ledger=ledger, settings=settings, report=report)
+    LaneRun(replace(run.parts, provider=cast("Provider", pieces))).run()
+    if pieces.broken is not None:
+        return _broke_off(pieces.broken)
+    return ledger.errors([digest]).get(digest)
 
 
 def _broke_off(error: Exception) -> EmbatchError:

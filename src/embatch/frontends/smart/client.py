@@ -24,7 +24,6 @@ from embatch.frontends.smart.requests import (
 )
 from embatch.frontends.smart.rules import Asked, Rules
 from embatch.frontends.smart.settings import as_settings
-from embatch.frontends.streaming import stream_answer
 from embatch.providers.work import estimate_tokens
 from embatch.remote import Goal
 from embatch.storage.learned import default_learned
@@ -281,7 +280,7 @@ class SmartGeminiClient:
         model = self._models.generating(work.model)
         lanes, _ = rules.lanes(1, Asked(), has_jobs=model.facts.job is not None)
         if lanes.strategy != "batch":
-            yield from stream_answer(model, work, request.prompt, settings=lanes)
+            yield from prompts.stream_one(request, model, work, lanes, self._metrics)
             return
         (result,) = self._generate([request], Asked())
         if result.exception is not None:

@@ -15,7 +15,9 @@ from embatch.errors import OutputError
 from embatch.frontends.generation import GenerateRun, answer_spec, check_generation
 from embatch.frontends.remote_host import open_ledger
 from embatch.frontends.smart import runs
+from embatch.frontends.smart.outlook import look_ahead
 from embatch.frontends.smart.requests import BatchPromptResult, generate_work, grouped
+from embatch.frontends.streaming import stream_answer
 from embatch.providers.work import estimate_tokens
 from embatch.remote import Generated
 from embatch.storage.folders import user_folder
@@ -23,7 +25,7 @@ from embatch.storage.ledger import Ledger
 from embatch.storage.runs import default_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from embatch.errors import EmbatchError
     from embatch.frontends.generation import GeneratingModel
@@ -72,6 +74,28 @@ def answer_all(
     if stopped is not None and not any(result.text is not None for result in results):
         raise stopped
     return results
+
+
+def stream_one(
+    request: BatchPromptRequest,
+    model: GeneratingModel,
+    work: GenerateWork,
+    lanes: LaneSettings,
+    metrics: BatchingMetrics,
+) -> Iterator[str]:
+    """Pieces of one answer.
+
+    Raises:
+        EmbatchError: see `stream_answer`.
+    """
+    outlook = look_ahead(model, 1, estimate_tokens(model.facts, str(request.prompt)), lanes.goal)
+    yield from stream_answer(
+        model,
+        work,
+        request.prompt,
+        settings=lanes,
+        on_end=lambda report: runs.count(metrics, 1, report, outlook, model),
+    )
 
 
 class PromptGroup:
