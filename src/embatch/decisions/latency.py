@@ -26,7 +26,7 @@ from embatch.decisions.lanes.scale import Scale, highest_of, scale
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from embatch.decisions.lanes.regimes import Curve, Pending, Pile
+    from embatch.decisions.lanes.regimes import Ends, Pending
 
 _STALL_S = 15.0
 _STALL_FACTOR = 5.0  # an answer so many times later than expected, and later than 4 s, has stalled
@@ -76,6 +76,8 @@ class Beliefs:
         self._stall = first.stall
         self.rows = scale(first.rows_per_s, 0.4, 0.5)
         self.cancel = scale(first.cancel_s, 0.6, 0.5)
+        self.abreast = math.inf
+        """Jobs of one run that the provider works on at once, as far as that was seen."""
         self._regimes = Regimes(
             waits=Queue(
                 good=scale(first.good_s, 0.6, 0.5), busy=scale(first.busy_s, 1.1, 0.4), stuck_s=first.stuck_s
@@ -156,15 +158,14 @@ class Beliefs:
         """Seconds that the rows of one job take, and its end, without the queue."""
         return items / self.rows.quantile(1 - probability) + self.prior.finish_s
 
-    def curve(self, now: float, *, jobs: Sequence[Pending] = (), piles: Sequence[Pile] = ()) -> Curve:
-        """When jobs under way and jobs submitted now will have ended, all of them.
+    def ends(self, now: float, jobs: Sequence[Pending] = ()) -> Ends:
+        """When jobs under way, and others that would be submitted now, will have ended.
 
         Args:
             now: seconds, on the clock of `observe_job`.
             jobs: those under way; how long they have waited says which regime it is.
-            piles: jobs that would be submitted now.
         """
-        return self._regimes.curve(now, self.rows, self.prior.finish_s, jobs, piles)
+        return self._regimes.ends(now, self.rows, self.prior.finish_s, jobs)
 
     def regime(self, now: float, jobs: Sequence[Pending] = ()) -> dict[str, float]:
         """How probable each regime is now."""
@@ -206,6 +207,7 @@ class Beliefs:
         return {
             **{name: _numbers(one) for name, one in self._scales().items()},
             "stall": self._stall,
+            "abreast": None if self.abreast == math.inf else self.abreast,
             "counts": list(regimes.counts),
             "shares": list(regimes.latest) if now is None else regimes.now(now),
         }
@@ -237,6 +239,9 @@ class Beliefs:
         stall = data.get("stall")
         if isinstance(stall, (int, float)) and 0 <= stall <= 0.5:
             self._stall = float(stall)
+        abreast = data.get("abreast")
+        if isinstance(abreast, (int, float)) and 1 <= abreast < 10_000:
+            self.abreast = float(abreast)
         self._regimes.restore(data.get("counts"), data.get("shares"), at)
 
     def _scales(self) -> dict[str, Scale]:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 _LINGER_S = 0.2  # after the last arrival, while more may come: a pile is best seen whole
 _JOB_LINGER_S = 2.0
 _PROBE_ITEMS = 32  # sent first where the budget is short, to see how good the estimates of tokens are
+_PROBE_SHARE = 0.03
 _IDLE_S = 600.0  # the longest wait without a reason
 _LEAST_WAIT_S = 0.001
 _LOOK_SHARE = 0.05  # of the time since the start: how often plans are looked at again
@@ -128,10 +129,13 @@ class Strategy:
         self._for_jobs = 0
         self._job_size = 1
         self._jobs_empty = False
+        self._probing = False
         self._dirty = False
         self._look_at = math.inf
+        self._looked = self._now
         self._wake = math.inf
         self._said: set[str] = set()
+        self._outline: tuple[bool, bool, bool, int] | None = None
         self._says: list[Say] = []
         self._finished = False
         if goal.budget is not None and facts.prices is None:
@@ -179,7 +183,8 @@ class Strategy:
             case JobRefused():
                 self._take_refusal(event)
             case JobSeen():
-                self._dirty = self._jobs.seen(event) or self._dirty
+                if self._jobs.seen(event):
+                    self._look_soon()
             case JobEnded():
                 self._take_job(event)
 
@@ -228,6 +233,7 @@ class Strategy:
             self._purse.settle(event.id, event.done + event.failed, self._cost("individual", event))
         self._back(event.back, event.back_tokens)
         self._for_calls += event.back
+        self._dirty = self._dirty or self._probing
         if self._calls.closed is not None or self._calls.pacer.stopped is not None:
             self._dirty = True
 
@@ -241,7 +247,15 @@ class Strategy:
             self._given_up += event.back
         if event.done == 0 and job.cancelled is None:
             self._say(f"a job of {count(job.items)} ended without results ({event.kind or event.state})")
-        self._dirty = True
+            self._dirty = True
+        elif job.cancelled is not None or not self._jobs.jobs:
+            self._dirty = True
+        else:
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Something has changed that may change the plan: look again, but not all the time."""
+        self._look_at = min(self._look_at, max(self._now, self._looked + self._pace()))
 
     def _take_refusal(self, event: JobRefused) -> None:
         job = self._jobs.refused(event, self._draw(event.id))
@@ -276,13 +290,25 @@ class Strategy:
             return
         if self._lingers():
             return
-        if self._dirty or self._now >= self._look_at:
+        idle = not (self._calls.sent or self._jobs.jobs or self._for_calls or self._for_jobs)
+        if self._dirty or self._now >= self._look_at or idle:
             self._look(done)
         self._wake = min(self._wake, self._look_at)
         if not self._submit(done):
             self._send(done)
-        if self._asked is None:
-            self._ended(done)
+        if self._asked is None and not self._ended(done):
+            self._unstick(done)
+
+    def _unstick(self, done: list[Instruction]) -> None:
+        """A plan that nothing of can be done now must not stop the run: take what can be done."""
+        if self._calls.sent or self._jobs.jobs or not self._waiting or self._wake < self._now + _IDLE_S:
+            return
+        if self._may_call() and self._affords("individual"):
+            self._for_calls, self._for_jobs = self._waiting, 0
+            self._send(done)
+        else:
+            self._for_calls, self._for_jobs = 0, self._waiting
+            self._submit(done)
 
     def _ended(self, done: list[Instruction]) -> bool:
         """Finish if there is nothing left to do, or nothing that can be done."""
@@ -406,16 +432,19 @@ class Strategy:
         """Decide anew what goes through which lane."""
         self._dirty = False
         self._look_at = math.inf
+        self._looked = self._now
         if not self._waiting and not self._jobs.jobs:
             return
         if self._probes():
             return
         plan, why = self._plan()
         self._for_calls, self._for_jobs = plan.calls, plan.jobs
+        if not (plan.calls or plan.jobs or self._calls.sent or self._jobs.jobs):
+            self._for_calls = 1  # rounded away, and yet affordable
         if plan.jobs:
             pile = pile_of(self._view(), plan.jobs)
             self._job_size = max(1, math.ceil(pile.items / pile.jobs / pile.waves))
-        self._say(why)
+        self._explain(plan, why)
         if plan.cancel:
             self._cancel(done)
         self._look_at = self._next_look(plan)
@@ -423,27 +452,36 @@ class Strategy:
     def _next_look(self, plan: Plan) -> float:
         if self.name in {"individual", "batch"} or self._threshold is not None:
             return math.inf
-        step = min(_LOOK_MOST_S, max(_LOOK_LEAST_S, _LOOK_SHARE * (self._now - self._start)))
+        step = self._pace()
         if self._jobs.jobs or (plan.jobs and plan.calls):
             return self._now + max(_LOOK_LEAST_S, min(step, plan.until_s if plan.until_s > 0 else step))
         return math.inf
 
+    def _pace(self) -> float:
+        """Seconds between two looks."""
+        return min(_LOOK_MOST_S, max(_LOOK_LEAST_S, _LOOK_SHARE * (self._now - self._start)))
+
     def _probes(self) -> bool:
         """Where money is short, a few items go first: how good the estimates are is worth knowing before more go."""
+        if self._probing and (self._calls.sent or self._asked):
+            return True
+        self._probing = False
         if self.goal.budget is None or not self._purse.doubtful or not self._may_call():
             return False
-        if self._calls.sent:
-            self._for_calls = self._for_jobs = 0
-            self._look_at = self._now + _LOOK_LEAST_S
-            return True
         whole = self._purse.expected("individual", self._tokens) * self._purse.margin
-        if whole <= self._purse.free or self._by_calls >= 2 * _PROBE_ITEMS or self._waiting <= _PROBE_ITEMS:
+        if (
+            whole <= self._purse.free
+            or not self._affords("individual")
+            or self._by_calls
+            or self._waiting <= 1
+        ):
             return False
-        self._for_calls, self._for_jobs = min(_PROBE_ITEMS, self._waiting), 0
+        few = math.ceil(min(_PROBE_ITEMS, _PROBE_SHARE * self._waiting))
+        self._for_calls, self._for_jobs = few, 0
         self._say(
             f"{count(self._for_calls)} first, by calls: money is short, and this shows what a token costs"
         )
-        self._look_at = self._now + _LOOK_LEAST_S
+        self._probing = True
         return True
 
     def _plan(self) -> tuple[Plan, str]:
@@ -462,7 +500,8 @@ class Strategy:
         if self.name == "hybrid":
             plan = choose(view, least_calls=max(self._given_up, self._head - self._by_calls), rule="jobs")
         else:
-            plan = choose(view, least_calls=self._given_up)
+            keep = self._for_jobs if self._outline is not None else None
+            plan = choose(view, least_calls=self._given_up, keep=keep)
         if plan.cancel:
             return plan, cancel_words(view, plan)
         return plan, plan_words(view, plan) if view.waiting else ""
@@ -500,7 +539,10 @@ class Strategy:
             call_price=self._purse.expected("individual", self._item_tokens),
             job_price=self._purse.expected("batch", self._item_tokens),
             free=self._purse.free,
-            margin=self._purse.margin,
+            freed=self._purse.held_for(self._jobs.idle()),
+            margin=self._purse.likely_margin,
+            sure_margin=self._purse.margin,
+            job_delay_s=max(0.0, self._jobs.not_before - self._now),
             job_items=self._jobs.job_items(),
             job_room=self._jobs.room(),
             queue_items=max(1.0, self._jobs.queue_tokens / self._item_tokens),
@@ -508,6 +550,14 @@ class Strategy:
             may_job=self._may_job(),
             eager=self.name == "auto",
         )
+
+    def _explain(self, plan: Plan, why: str) -> None:
+        """Say why, if the plan is not the last one with other numbers."""
+        whole = max(1, plan.calls + plan.jobs)
+        outline = (plan.cancel, plan.jobs > 0, plan.calls > 0, round(4 * plan.jobs / whole))
+        if plan.cancel or (whole and self._outline != outline):
+            self._say(why)
+        self._outline = outline
 
     def _say(self, text: str) -> None:
         """A decision, once: the same words again say nothing new."""

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from embatch.decisions.lanes.regimes import GRID, Curve, Pending, Pile
+from embatch.decisions.lanes.regimes import GRID, Curve, Ends, Pending, Pile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 SAFE = 0.95
 """The quantile of what calls take that counts as certain enough for a way out."""
 
-MOST_JOBS = 16
-"""Jobs that one pile is split into: more would end no sooner, and make the provider busy with polls."""
+MANY_JOBS, MOST_JOBS = 16, 100
+"""Jobs that one pile is split into: more than the first only to keep each of them below `_LONG_RUN_S`."""
 
 _JOB_RUN_S = 45.0  # of rows in each job, where a pile is large enough to be split at all
+_LONG_RUN_S = 300.0
+_KEEPS = 1.03  # a plan is kept if the best one costs no less than this much less
 _SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 _NO_TIME_WORTH = 1e-9  # dollars a second: what is free of charge is done soonest all the same
 
@@ -53,8 +55,12 @@ class View:
     job_price: float = 0.0
     free: float = math.inf
     """Dollars that may still be spent, and are not held for what is under way."""
+    freed: float = 0.0
+    """Dollars that would be free if the jobs that do not run yet were cancelled."""
     margin: float = 1.0
     """On prices, before they are held against `free`."""
+    sure_margin: float = 1.0
+    """The same for what must not fail."""
     job_items: float = math.inf
     """Most that one job takes."""
     job_room: float = math.inf
@@ -66,10 +72,36 @@ class View:
     eager: bool = True
     """Whether jobs may be cancelled because it pays, and not only because of the deadline."""
 
+    job_delay_s: float = 0.0
+    """Until another job may be submitted."""
+    memo: dict[object, float] = field(default_factory=dict, repr=False, compare=False)
+    """Durations of calls that were worked out for this view already."""
+    ended: list[Ends] = field(default_factory=list, repr=False, compare=False)
+    """When the jobs under way will end, once it was worked out."""
+
     @property
     def rest(self) -> int:
         """Items in jobs under way."""
         return sum(job.items for job in self.jobs)
+
+    def calls_s(self, items: float, worst: float = 0.5) -> float:
+        """Seconds that calls take for so many items, those under way included; worked out at steps of 9 %."""
+        if items < 1:
+            return 0.0
+        step = max(0, round(8 * math.log2(items)))
+        key = (step, worst)
+        if key not in self.memo:
+            number = round(2 ** (step / 8))
+            self.memo[key] = self.speed.seconds(
+                self.beliefs, number, self.item_tokens, worst=worst, busy=self.calling
+            )
+        return self.memo[key]
+
+    def curve(self, pile: Pile | None) -> Curve:
+        """When all jobs will have ended."""
+        if not self.ended:
+            self.ended.append(self.beliefs.ends(self.now, self.jobs))
+        return self.ended[0].curve(pile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +128,7 @@ class Plan:
     curve: Curve | None = field(default=None, repr=False, compare=False)
 
 
-def choose(view: View, *, least_calls: int = 0, rule: str = "cost") -> Plan:
+def choose(view: View, *, least_calls: int = 0, rule: str = "cost", keep: int | None = None) -> Plan:
     """The best plan.
 
     Args:
@@ -104,16 +136,24 @@ def choose(view: View, *, least_calls: int = 0, rule: str = "cost") -> Plan:
         least_calls: waiting items that go by calls in any case.
         rule: `cost` minimises price and waiting among the plans that meet the deadline as probably as asked for;
             `jobs` sends as much as jobs as the deadline allows.
+        keep: waiting items that were to go as jobs until now: kept unless something is better by more than noise.
     """
     plans = list(_plans(view, least_calls))
+    most = max(plan.calls + plan.jobs for plan in plans)
+    plans = [plan for plan in plans if plan.calls + plan.jobs == most]  # a budget may be too small for all
     good = [plan for plan in plans if plan.met >= view.probability]
     if rule == "jobs" and good:
         return max(good, key=lambda plan: (plan.jobs, -plan.cost))
     if not good:  # as probable as can be; plans that differ by little differ by chance
-        most = max(plan.met for plan in plans)
-        good = [plan for plan in plans if plan.met >= most - 0.02]
-    best = min(good, key=lambda plan: plan.cost)
-    return _refined(view, best, least_calls)
+        top = max(plan.met for plan in plans)
+        good = [plan for plan in plans if plan.met >= top - 0.02]
+    best = _refined(view, min(good, key=lambda plan: plan.cost), least_calls)
+    if keep is None or best.cancel or best.jobs == keep:
+        return best
+    same = evaluate(view, min(keep, view.waiting - min(view.waiting, least_calls)))
+    whole = same.calls + same.jobs >= best.calls + best.jobs
+    as_sure = same.met >= min(view.probability, best.met - 0.02)
+    return same if whole and as_sure and same.cost <= best.cost * _KEEPS else best
 
 
 def _plans(view: View, least_calls: int) -> Iterator[Plan]:
@@ -146,7 +186,8 @@ def _refined(view: View, best: Plan, least_calls: int) -> Plan:
     around = [(sizes[i] + best.jobs) // 2 for i in (at - 1, at + 1) if 0 <= i < len(sizes)]
     for jobs in around:
         plan = evaluate(view, jobs)
-        if plan.met >= min(best.met, view.probability) and plan.cost < best.cost:
+        whole = plan.calls + plan.jobs >= best.calls + best.jobs
+        if whole and plan.met >= min(best.met, view.probability) and plan.cost < best.cost:
             best = plan
     return best
 
@@ -157,13 +198,11 @@ def evaluate(view: View, jobs: int, *, cancel: bool = False) -> Plan:
     calls = min(calls, _affordable(view, jobs))
     if cancel:
         return _cancelled(view, calls)
-    busy_s = view.speed.seconds(view.beliefs, calls, view.item_tokens, busy=view.calling)
+    busy_s = view.calls_s(calls)
     price = calls * view.call_price + jobs * view.job_price
     safe_s = 0.0
     if calls and view.left_s < math.inf:
-        safe_s = view.speed.seconds(
-            view.beliefs, calls, view.item_tokens, worst=view.probability, busy=view.calling
-        )
+        safe_s = view.calls_s(calls, view.probability)
     worth = max(view.worth_per_s, _NO_TIME_WORTH)
     if not jobs and not view.jobs:
         met = 1.0 if safe_s <= view.left_s else _shortfall(safe_s, view.left_s)
@@ -172,7 +211,7 @@ def evaluate(view: View, jobs: int, *, cancel: bool = False) -> Plan:
             cost=price + worth * busy_s, met=met,
         )  # fmt: skip
     pile = pile_of(view, jobs)
-    curve = view.beliefs.curve(view.now, jobs=view.jobs, piles=[pile] if jobs else ())
+    curve = view.curve(pile if jobs else None)
     hold = _Hold(view, curve, busy_s, safe_s, calls, jobs)
     extra, until_s = hold.value()
     return Plan(
@@ -186,10 +225,18 @@ def pile_of(view: View, jobs: float) -> Pile:
     """How so many items would be cut into jobs: side by side while that is faster, in waves if the queue is short."""
     rows = max(1e-3, view.beliefs.rows.median)
     at_once = max(1.0, min(jobs, view.queue_items))
-    count = math.ceil(max(min(at_once / (rows * _JOB_RUN_S), MOST_JOBS), at_once / view.job_items, 1))
+    run_s = at_once / rows
+    wanted = max(min(run_s / _JOB_RUN_S, MANY_JOBS), min(run_s / _LONG_RUN_S, MOST_JOBS))
+    count = math.ceil(max(wanted, at_once / view.job_items, 1))
     count = int(max(1, min(count, view.job_room, at_once)))
     held = min(at_once, count * view.job_items)
-    return Pile(items=jobs, jobs=count, waves=max(1.0, jobs / held))
+    return Pile(
+        items=jobs,
+        jobs=count,
+        waves=max(1.0, jobs / held),
+        abreast=view.beliefs.abreast,
+        delay_s=view.job_delay_s,
+    )
 
 
 class _Hold:
@@ -204,8 +251,9 @@ class _Hold:
         self._cancel_s = view.beliefs.cancel.median
         self._late_cancel_s = view.beliefs.cancel.quantile(SAFE)
         rest = view.rest + jobs
-        spare = view.free - (calls * view.call_price + jobs * view.job_price) * view.margin
-        self._way_out = view.may_call and rest * view.call_price * view.margin <= max(0.0, spare)
+        # Jobs that do not run yet can be cancelled free of charge: what they would cost is there for calls.
+        spare = view.free + view.freed - calls * view.call_price * view.margin
+        self._way_out = view.may_call and rest * view.call_price * view.sure_margin <= max(0.0, spare)
         self._all = rest
         self.lost = 0.0
         """Dollars that cancelling is expected to cost."""
@@ -296,24 +344,16 @@ class _Hold:
 
     def _out_s(self, left: float, worst: float = 0.5) -> float:
         """Seconds that calls take for what is left of the jobs."""
-        view = self._view
-        return _calls_s(view, left, worst)
-
-
-def _calls_s(view: View, items: float, worst: float) -> float:
-    return view.speed.seconds(view.beliefs, round(items), view.item_tokens, worst=worst)
+        return self._view.calls_s(left, worst)
 
 
 def _cancelled(view: View, calls: int) -> Plan:
     """All jobs given up now, and their items sent by calls after those that wait."""
     rest = view.rest
     price = (calls + rest) * view.call_price - rest * view.job_price
-    affordable = (calls + rest) * view.call_price * view.margin <= view.free
-    seconds = max(
-        view.beliefs.cancel.median,
-        view.speed.seconds(view.beliefs, calls, view.item_tokens, busy=view.calling),
-    ) + _calls_s(view, rest, 0.5)
-    safe_s = view.beliefs.cancel.quantile(SAFE) + _calls_s(view, rest + calls, view.probability)
+    affordable = (calls + rest) * view.call_price * view.sure_margin <= view.free + view.freed
+    seconds = max(view.beliefs.cancel.median, view.calls_s(calls)) + view.calls_s(rest)
+    safe_s = view.beliefs.cancel.quantile(SAFE) + view.calls_s(rest + calls, view.probability)
     met = 1.0 if safe_s <= view.left_s else _shortfall(safe_s, view.left_s)
     worth = max(view.worth_per_s, _NO_TIME_WORTH)
     return Plan(
@@ -340,17 +380,3 @@ def seconds_of(plan: Plan, probability: float) -> float:
     if plan.curve is None or plan.cancel:
         return plan.seconds * (1.0 if probability == 0.5 else 0.85 if probability < 0.5 else 1.4)
     return min(plan.curve.quantile(probability), max(plan.until_s, plan.seconds) * 1.2)
-
-
-def numbers(plans: Sequence[Plan]) -> dict[str, float]:
-    """What a decision rested on, for the log."""
-    return {
-        f"{name}_{i}": value
-        for i, plan in enumerate(plans)
-        for name, value in (
-            ("calls", plan.calls),
-            ("jobs", plan.jobs),
-            ("dollars", plan.price),
-            ("s", plan.seconds),
-        )
-    }

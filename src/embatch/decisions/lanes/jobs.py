@@ -83,6 +83,8 @@ class JobLane:
     queue_tokens: float = math.inf
     """What all jobs together may hold, as learned or known."""
     last_kind: ErrorKind | None = None
+    served: float = -math.inf
+    """When the latest job that has run or ended well was accepted: older ones wait for each other."""
 
     def __post_init__(self) -> None:
         if self.limits is not None and self.limits.enqueued_tokens is not None:
@@ -171,6 +173,7 @@ class JobLane:
             if job.running is not None and job.accepted is not None:
                 queued_s = max(1.0, job.running - job.accepted)
             self.beliefs.observe_job(event.now, job.items, event.seconds, queued_s=queued_s)
+            self.served = max(self.served, job.accepted or -math.inf)
         if event.done + event.failed > 0:
             self.fruitless = 0
         elif job.cancelled is None:
@@ -226,11 +229,39 @@ class JobLane:
             job.next_poll = now + _LEAST_S
         return [job.id for job in found]
 
+    def idle(self) -> list[int]:
+        """Jobs whose rows nobody works on yet, so that they can be cancelled free of charge."""
+        return [job.id for job in self.jobs.values() if job.running is None]
+
     def pending(self, now: float) -> tuple[Pending, ...]:
         """The jobs as beliefs want to know them."""
-        return tuple(self._pending(job, now) for job in self.jobs.values())
+        works = [job for job in self.jobs.values() if job.running is not None and job.cancelled is None]
+        waits = [job for job in self.jobs.values() if job.running is None and job.cancelled is None]
+        behind = self._behind(works, waits)
+        return tuple(self._pending(job, now, behind.get(job.id)) for job in self.jobs.values())
 
-    def _pending(self, job: Job, now: float) -> Pending:
+    def _behind(self, works: list[Job], waits: list[Job]) -> dict[int, float]:
+        """Seconds that jobs wait for others of this run: those accepted before or with one that runs already.
+
+        Once none runs, those that still wait do so for the provider.
+        """
+        if not works:
+            return {}
+        since = max((job.accepted or 0.0 for job in works), default=-math.inf)
+        since = max(since, self.served)
+        mine = [job for job in waits if job.accepted is not None and job.accepted <= since]
+        if not mine:
+            return {}
+        wide = max(1, len(works))
+        rows = self.beliefs.rows.median
+        first = sum(job.items - (job.completed or 0) for job in works) / rows / wide / 2
+        found, ahead = {}, 0.0
+        for job in mine:
+            found[job.id] = first + ahead
+            ahead += job.items / rows / wide
+        return found
+
+    def _pending(self, job: Job, now: float, behind_s: float | None) -> Pending:
         ending = None
         if job.cancelled is not None:
             ending = max(2.0, self.beliefs.cancel.median)
@@ -240,6 +271,7 @@ class JobLane:
             running_s=None if job.running is None else max(0.0, now - job.running),
             completed=job.completed,
             ending_s=ending,
+            behind_s=behind_s,
         )
 
     def _interval(self, job: Job, now: float) -> float:

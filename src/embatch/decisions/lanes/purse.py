@@ -10,10 +10,12 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from embatch.remote import Lane, Prices
 
 _FIRST = 2.0  # the margin before anything was counted ...
-_LAST = 1.03  # ... and the least one
+_LAST = 1.02  # ... and the least one
 _FIRST_GENERATING = 6.0  # output tokens are not known at all
 _MEMORY_ITEMS = 20_000.0
 
@@ -54,7 +56,18 @@ class Purse:
     def margin(self) -> float:
         """What an expected price is multiplied by before it is held against the budget."""
         first = _FIRST_GENERATING if self._generates else _FIRST
-        return _LAST + (first - _LAST) / math.sqrt(1 + self._items)
+        if self._items < 1:
+            return first
+        return _LAST + min(first - _LAST, (first - 1) / 2 / math.sqrt(self._items))
+
+    @property
+    def likely_margin(self) -> float:
+        """The same for plans, that may turn out a little too dear: less, as they are looked at again."""
+        return self.margin if self._items < 1 else 1.01
+
+    def held_for(self, ids: Iterable[int]) -> float:
+        """Dollars held for some of what is under way, with the margin."""
+        return sum(self._held[id_][0] for id_ in ids if id_ in self._held) * self.ratio * self.margin
 
     @property
     def doubtful(self) -> bool:

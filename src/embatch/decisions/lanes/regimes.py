@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 REGIMES = ("good", "busy", "stuck")
 
-_GRID_FIRST_S, _GRID_STEP, _GRID_LAST_S = 2.0, 1.25, 180_000.0
+_GRID_FIRST_S, _GRID_STEP, _GRID_LAST_S = 2.0, 1.35, 180_000.0
 _TAIL = 3.0  # of the stuck regime's Lomax distribution: the longer it lasted, the longer it goes on
-_POINTS = tuple(normal_quantile((i + 0.5) / 5) for i in range(5))  # rates of a job, for a sum over five
+_POINTS = tuple(normal_quantile((i + 0.5) / 4) for i in range(4))  # rates of a job, for a sum over four
+_LEAST_WEIGHT = 1e-3  # of a regime: what is less probable is left out
 _INDEPENDENT = 3.0  # jobs count as so many independent witnesses at most: they are not, quite
 _TINY = 1e-12
 _MOST_COUNTS = 40.0
@@ -51,6 +52,8 @@ class Pending:
     completed: int | None = None
     ending_s: float | None = None
     """Expected seconds to its end if it was cancelled; None if it was not."""
+    behind_s: float | None = None
+    """Expected seconds until it runs, if it only waits for jobs of the same run; None if it waits for the provider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,10 @@ class Pile:
     jobs: int
     waves: float = 1.0
     """How often that many are needed, one after the other, until all items are done."""
+    abreast: float = math.inf
+    """How many of them the provider works on at once."""
+    delay_s: float = 0.0
+    """Until they can be submitted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,58 +190,49 @@ class Regimes:
                     setattr(self, name, numbers if name == "counts" else _normalized(numbers))
                     self._at = at if name == "latest" else self._at
 
-    def curve(
-        self,
-        now: float,
-        rows: Scale,
-        finish_s: float,
-        jobs: Sequence[Pending],
-        piles: Sequence[Pile],
-    ) -> Curve:
-        """When all jobs will have ended."""
+    def ends(self, now: float, rows: Scale, finish_s: float, jobs: Sequence[Pending]) -> Ends:
+        """When jobs under way will end, regime by regime."""
         weights = self.now(now, jobs)
-        done = [0.0] * len(GRID)
-        left = [0.0] * len(GRID)
-        for regime, weight in enumerate(weights):
-            if weight < 1e-4:
-                continue
-            all_done, items = self._regime_curve(regime, rows, finish_s, jobs, piles)
-            for i, (p, count) in enumerate(zip(all_done, items, strict=True)):
-                done[i] += weight * p
-                left[i] += weight * count
-        total = sum(weight for weight in weights if weight >= 1e-4)
-        return Curve(
-            done=tuple(min(1.0, p / total) for p in done),
-            left=tuple(count / max(_TINY, total - p) for count, p in zip(left, done, strict=True)),
-        )
+        kept = [(regime, weight) for regime, weight in enumerate(weights) if weight >= _LEAST_WEIGHT]
+        total = sum(weight for _, weight in kept)
+        parts = []
+        for regime, weight in kept:
+            done, left = [1.0] * len(GRID), [0.0] * len(GRID)
+            for job, count in _alike(jobs):
+                for i, p in enumerate(self._ending(regime, rows, finish_s, job)):
+                    done[i] *= p**count
+                    left[i] += (1 - p) * job.items * count
+            parts.append((regime, weight / total, done, left))
+        return Ends(self, rows, finish_s, parts)
 
-    def _regime_curve(
-        self, regime: int, rows: Scale, finish_s: float, jobs: Sequence[Pending], piles: Sequence[Pile]
-    ) -> tuple[list[float], list[float]]:
-        done = [1.0] * len(GRID)
-        left = [0.0] * len(GRID)
-        for job, count in _alike(jobs):
-            for i, p in enumerate(self._ending(regime, rows, finish_s, job)):
-                done[i] *= p**count
-                left[i] += (1 - p) * job.items * count
-        for pile in piles:
-            for i, p in enumerate(self._pile(regime, rows, finish_s, pile)):
-                done[i] *= p**pile.jobs
-                left[i] += (1 - p) * pile.items
-        return done, left
-
-    def _pile(self, regime: int, rows: Scale, finish_s: float, pile: Pile) -> list[float]:
+    def pile(self, regime: int, rows: Scale, finish_s: float, pile: Pile) -> list[float]:
+        """P(all jobs submitted now have ended), at each time of the grid."""
         per_job = pile.items / pile.jobs / pile.waves
-        later = (pile.waves - 1) * (self.waits.typical(regime) + per_job / rows.median + finish_s)
-        runs = [per_job / math.exp(rows.log_median + z * rows.reach) + finish_s for z in _POINTS]
-        return [sum(self.waits.cdf(regime, t - later - run) for run in runs) / 5 for t in GRID]
+        run = per_job / rows.median + finish_s
+        turns = max(1.0, pile.jobs / pile.abreast)
+        later = pile.delay_s + (turns - 1) * run * pile.waves + self._later(regime, run, pile.waves - 1)
+        runs = [later + per_job / math.exp(rows.log_median + z * rows.reach) + finish_s for z in _POINTS]
+        power = pile.jobs / turns
+        cdf = self.waits.cdf
+        return [(sum(cdf(regime, t - run) for run in runs if t > run) / len(runs)) ** power for t in GRID]
+
+    def _later(self, regime: int, run: float, waves: float) -> float:
+        """Seconds that waves after the first take: at the pace of the regime while it lasts, then at that of all."""
+        if waves <= 0:
+            return 0.0
+        step = run + self.waits.typical(regime)
+        fast = min(waves, self._memory_s / step)
+        total = sum(self.counts)
+        busy = self.counts[1] / total
+        usual = run + (1 - busy) * self.waits.good.median + busy * self.waits.busy.median
+        return fast * step + (waves - fast) * usual / max(0.3, 1 - self.counts[2] / total)
 
     def _ending(self, regime: int, rows: Scale, finish_s: float, job: Pending) -> list[float]:
         """P(this job has ended), at each time of the grid from now."""
         if job.ending_s is not None:
             return [1 - math.exp(-t / max(0.1, job.ending_s)) for t in GRID]
         rates = [math.exp(rows.log_median + z * rows.reach) for z in _POINTS]
-        if job.running_s is not None:
+        if job.running_s is not None or job.behind_s is not None:
             return _running(job, rates, finish_s)
         past = self.waits.cdf(regime, job.age_s)
         open_ = max(_TINY, 1 - past)
@@ -242,12 +240,14 @@ class Regimes:
         waits = self.waits
         return [
             sum(max(0.0, waits.cdf(regime, job.age_s + t - run) - past) for run in runs if t > run)
-            / (5 * open_)
+            / (len(runs) * open_)
             for t in GRID
         ]
 
     def _seen(self, regime: int, job: Pending) -> float:
         """How probable what is seen of a job would be in a regime."""
+        if job.behind_s is not None:
+            return 1.0
         if job.running_s is not None:
             return self.waits.density(regime, max(1.0, job.age_s - job.running_s))
         return 1 - self.waits.cdf(regime, job.age_s)
@@ -264,29 +264,79 @@ class Regimes:
         ]
 
 
+class Ends:
+    """When jobs under way will end, and what it would be with more of them: made once, asked for many plans."""
+
+    def __init__(
+        self,
+        regimes: Regimes,
+        rows: Scale,
+        finish_s: float,
+        parts: Sequence[tuple[int, float, list[float], list[float]]],
+    ) -> None:
+        self._regimes = regimes
+        self._rows = rows
+        self._finish_s = finish_s
+        self._parts = parts
+
+    def curve(self, pile: Pile | None = None) -> Curve:
+        """Of all jobs under way, and of a pile that would be submitted now."""
+        done, left = [0.0] * len(GRID), [0.0] * len(GRID)
+        for regime, weight, base, items in self._parts:
+            if pile is None:
+                pairs = zip(base, items, strict=True)
+            else:
+                more = self._regimes.pile(regime, self._rows, self._finish_s, pile)
+                pairs = zip(
+                    [b * m for b, m in zip(base, more, strict=True)],
+                    [n + (1 - m) * pile.items for n, m in zip(items, more, strict=True)],
+                    strict=True,
+                )
+            for i, (p, count) in enumerate(pairs):
+                done[i] += weight * p
+                left[i] += weight * count
+        return Curve(
+            done=tuple(min(1.0, p) for p in done),
+            left=tuple(count / max(_TINY, 1 - p) for count, p in zip(left, done, strict=True)),
+        )
+
+
 def _running(job: Pending, rates: Sequence[float], finish_s: float) -> list[float]:
-    """For a job whose rows are being worked on: what it has done tells its rate."""
-    assert job.running_s is not None
-    if job.completed and job.running_s > 5:
-        rate = job.completed / job.running_s
+    """For a job whose rows are being worked on, or will be next: what it has done tells its rate."""
+    run_s = job.running_s or 0.0
+    if job.completed and run_s > 5:
+        rate = job.completed / run_s
         rest = max(0.0, job.items - job.completed)
-        ends = [rest / (rate * f) + finish_s for f in (0.7, 0.9, 1.0, 1.1, 1.4)]
+        ends = [rest / (rate * f) + finish_s for f in (0.75, 0.95, 1.05, 1.3)]
     else:
-        ends = [max(0.1 * job.items / rate, job.items / rate - job.running_s) + finish_s for rate in rates]
+        ends = [
+            max(0.1 * job.items / rate, job.items / rate - run_s) + finish_s + (job.behind_s or 0.0)
+            for rate in rates
+        ]
     # Each end is a guess with a spread of its own, so that a late job is not thought to end at once for ever.
-    return [sum(1 - math.exp(-((t / max(1.0, end)) ** 3)) for end in ends) / 5 for t in GRID]
+    return [sum(1 - math.exp(-((t / max(1.0, end)) ** 3)) for end in ends) / len(ends) for t in GRID]
 
 
 def _alike(jobs: Sequence[Pending]) -> list[tuple[Pending, int]]:
     """Jobs that were submitted together and have come as far count as one, so many times."""
     found: dict[tuple[object, ...], tuple[Pending, int]] = {}
     for job in jobs:
-        running = None if job.running_s is None else round(job.running_s / 10)
-        share = None if job.completed is None else round(20 * job.completed / max(1, job.items))
-        key = (round(job.age_s / 10), running, share, round(math.log(max(1, job.items)) * 10), job.ending_s)
+        key = (
+            _rough(job.age_s),
+            _rough(job.running_s),
+            None if job.completed is None else round(10 * job.completed / max(1, job.items)),
+            _rough(job.items),
+            job.ending_s is None,
+            _rough(job.behind_s),
+        )
         first, count = found.get(key, (job, 0))
         found[key] = (first, count + 1)
     return list(found.values())
+
+
+def _rough(value: float | None) -> int | None:
+    """To 12 %: jobs that differ by less are taken as alike."""
+    return None if value is None else round(8 * math.log(10.0 + value))
 
 
 def _normalized(weights: Sequence[float]) -> list[float]:
