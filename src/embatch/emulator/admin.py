@@ -65,7 +65,7 @@ class Admin:
         return {name: dataclasses.asdict(kind) for name, kind in FAULTS.items()}
 
     def _post_billed(self, values: dict[str, Any]) -> Any:
-        return {"count": self._control.billed(str(values["text"]))}
+        return {"count": self._control.billed(str(_needed(values, "text")))}
 
     def _post_advance(self, values: dict[str, Any]) -> Any:
         return {"now": self._control.advance(float(values.get("seconds", 0.0)))}
@@ -85,3 +85,9 @@ class Admin:
     def _post_regime(self, values: dict[str, Any]) -> Any:
         self._control.set_regime(values.get("regime"))
         return {}
+
+
+def _needed(values: dict[str, Any], name: str) -> Any:
+    if name not in values:
+        raise ValueError(f"the body needs {name!r}")
+    return values[name]

@@ -59,13 +59,13 @@ class Core:
     ) -> None:
         self.provider = provider
         self.options = options
+        self.quotas = quotas_of(provider, options)
         self.lock = threading.RLock()
         self.store = Store(options.state)
         self.epoch = self._epoch()
         """Unix time at virtual second 0."""
         self.script = Script(provider, options.seed)
         self.requests = Requests()
-        self.quotas = quotas_of(provider, options)
         self.regimes = timing.Regimes(options.jobs, options.seed, self.store.meta("regimes"))
         self.events: list[Event] = []
         self._read_rows = read_rows

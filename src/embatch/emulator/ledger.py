@@ -124,7 +124,7 @@ def billing(store: Store, *, entries: bool = True) -> Billing:
     """The ledger as it stands."""
     totals = [Total(*row) for row in store.billed_totals()]  # type: ignore[arg-type]  # the lane's type is lost in SQL
     if not entries:
-        return Billing((), totals, {})
+        return Billing([], totals, {})
     rows = [Entry(*row[:4], row[4].hex(), *row[5:]) for row in store.billed()]  # type: ignore[arg-type]  # the same
     return Billing(rows, totals, {text.hex(): count for text, count in store.billed_counts().items()})
 
