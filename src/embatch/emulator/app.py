@@ -124,6 +124,7 @@ class App:
             answer = route.handler(call)
         except Refused as refused:
             answer = refused.answer
+            answer.seconds = self._core.control_s()
         answer.headers = self._room.headers(call) | answer.headers
         return answer
 
@@ -131,10 +132,12 @@ class App:
         """What a fault's `match` is looked for in."""
         yield from call.path.values()
         yield from words(call.body)
-        yield from (
-            value.decode("utf-8", "replace") for value in call.form.values() if isinstance(value, bytes)
-        )
-        yield from (value for value in call.form.values() if isinstance(value, str))
+        for value in call.form.values():
+            if isinstance(value, str):
+                yield value
+            else:
+                yield value[0]
+                yield value[1].decode("utf-8", "replace")
         job = self._core.job(call.path.get("job", ""), call.now)
         if job is not None:
             yield job.tag

@@ -51,7 +51,8 @@ class Store:
         self.files.mkdir(parents=True, exist_ok=True)
         where = str(self.folder / "emulator.sqlite") if folder else ":memory:"
         try:
-            self._db = sqlite3.connect(where, check_same_thread=False, isolation_level=None)
+            self._db = sqlite3.connect(where, timeout=0.2, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")  # one emulator on one state
             # WAL with NORMAL survives the death of the process, though not of the machine: enough for an emulator.
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")

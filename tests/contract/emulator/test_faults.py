@@ -163,6 +163,14 @@ def test_a_tag_is_what_a_jobs_fault_is_looked_for_by(emulator: Emulator) -> None
     assert ask(emulator, "GET", other).status == 500
 
 
+def test_an_upload_is_looked_through_for_a_text(emulator: Emulator) -> None:
+    """A text in the file's lines is enough."""
+    emulator.fault(Fault(kind="overloaded", where="upload", match="needle"))
+    assert make_job(emulator, "hay").status == 200
+    with pytest.raises(KeyError):  # a refusal has no file in it
+        make_job(emulator, "a needle in it")
+
+
 # --- before anything is done -----------------------------------------------------------------------------------------
 
 REFUSALS = {

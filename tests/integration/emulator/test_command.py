@@ -57,7 +57,7 @@ def test_it_says_how_to_point_a_client_at_it_and_ends_cleanly(
     provider: str, variable: str, sent: signal.Signals
 ) -> None:
     """One line with the address; 0 and silence after either signal."""
-    with running(provider, "--time-scale", "1000", "--tier", "1", "--seed", "3") as (process, line, client):
+    with running(provider, "--time-scale", "1000", "--tier", "1", "--real-delays") as (process, line, client):
         assert f"emulating {provider} at http://127.0.0.1:" in line
         assert f"export {variable}=http://127.0.0.1:" in line
         assert client.now() >= 0

@@ -220,11 +220,16 @@ def test_the_storage_of_a_project_is_limited() -> None:
 
 
 def test_an_emulator_that_cannot_be_made_says_why(tmp_path: Path) -> None:
-    """No such provider, a tier that it has not, a taken port, a state that is no folder."""
+    """No such provider, a tier that it has not, a taken port, a state that is no folder or in use."""
     with pytest.raises(ValueError, match="no provider 'mistral'"):
         Emulator("mistral")  # type: ignore[arg-type]  # that is the test
     with pytest.raises(ValueError, match="no published quotas"):
         Emulator("gemini", options=EmulatorOptions(tier="5"))
+    with (
+        Emulator("gemini", options=EmulatorOptions(state=tmp_path / "state")),
+        pytest.raises(OSError, match="locked"),
+    ):
+        Emulator("gemini", options=EmulatorOptions(state=tmp_path / "state"))
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -54,6 +54,7 @@ def _quota_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @_quota_options
 @click.option("--no-latency", is_flag=True, help="Answer calls at once.")
+@click.option("--real-delays", is_flag=True, help="Tell clients to wait in real seconds, not virtual ones.")
 @click.option(
     "--job-time", type=click.FloatRange(min=0), metavar="S", help="Every job takes S virtual seconds."
 )
@@ -80,6 +81,8 @@ def _changes(settings: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as a scenario file would hold them."""
     names = ("time_scale", "seed", "state", "tier", "key")
     found: dict[str, Any] = {name: settings[name] for name in names if settings[name] is not None}
+    if settings["real_delays"]:
+        found["real_delays"] = True
     if settings["no_latency"]:
         found["latency"] = "none"
     jobs = {"fixed_s": settings["job_time"], "regime": settings["regime"]}
