@@ -8,11 +8,10 @@ process. See `embatch.engine.lanes.ledger` for what each method promises.
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import time
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,70 +19,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from embatch import errors
 from embatch.errors import ItemError, OutputBusyError
 from embatch.remote import JobRef, LedgerJob, Unit, Waiting
-from embatch.storage.files import os_errors
 from embatch.storage.journal import FOLDER
-from embatch.storage.sqlite import connect, sqlite_errors, transaction
+from embatch.storage.ledger_file import in_memory, lock, remove
+from embatch.storage.sqlite import sqlite_errors, transaction
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from embatch.remote import Lane
 
 WAITING, IN_CALL, IN_JOB, DONE, FAILED = range(5)
 _PAGE = 1000  # rows read or written by one statement
-_BUSY_S = 0.5
-_SIDE_FILES = ("-wal", "-shm", "-journal")
-
-MIGRATIONS = (
-    """
-    CREATE TABLE run (
-        id TEXT NOT NULL,            -- 8 hex digits, part of every tag
-        fingerprint TEXT NOT NULL,   -- of what is computed
-        about TEXT NOT NULL,         -- JSON: model, account, command; for people and for `runs resume`
-        started REAL NOT NULL
-    );
-    CREATE TABLE units (
-        id INTEGER PRIMARY KEY,      -- the order of sending
-        digest BLOB NOT NULL UNIQUE, -- of the text
-        text TEXT,                   -- NULL once it has its result
-        tokens INTEGER NOT NULL,     -- estimated
-        size INTEGER NOT NULL,       -- bytes in UTF-8
-        state INTEGER NOT NULL,      -- 0 waits, 1 in a call, 2 in a job, 3 done, 4 failed
-        attempts INTEGER NOT NULL DEFAULT 0,
-        job INTEGER,                 -- the last job that it was in
-        error TEXT                   -- JSON: [class, message, hint]
-    );
-    CREATE INDEX units_waiting ON units (id) WHERE state = 0;
-    CREATE INDEX units_job ON units (job, id) WHERE state = 2;
-    CREATE TABLE jobs (
-        number INTEGER PRIMARY KEY,
-        tag TEXT NOT NULL UNIQUE,
-        state TEXT NOT NULL,         -- intended, accepted, collected, or why it was given up
-        items INTEGER NOT NULL,
-        tokens INTEGER NOT NULL,
-        intended REAL NOT NULL,
-        accepted REAL,
-        provider_id TEXT,            -- NULL while it is only intended
-        input_file TEXT,
-        done INTEGER NOT NULL DEFAULT 0
-    );
-    CREATE TABLE bill (
-        lane TEXT PRIMARY KEY,
-        requests INTEGER NOT NULL,
-        items INTEGER NOT NULL,
-        tokens INTEGER NOT NULL,
-        dollars REAL NOT NULL,
-        estimated INTEGER NOT NULL   -- tokens of these that the provider did not count
-    );
-    CREATE TABLE answers (digest BLOB PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID;
-    """,
-)
 
 _WAITING = "SELECT count(*), coalesce(sum(tokens), 0) FROM units WHERE state = 0"
 _PEEK = "SELECT id, tokens, size FROM units WHERE state = 0 ORDER BY id LIMIT ?"
 _UNIT = "SELECT id, digest, text, tokens, size, attempts FROM units"
 _JOB_COLUMNS = "number, tag, items, tokens, intended, provider_id, input_file, accepted, done, state"
 _RESET_CALLS = "UPDATE units SET state = 0 WHERE state = 1"
+_NOT_SEEN = "UPDATE units SET seen = 0"
+_MEET = "UPDATE units SET seen = 1 WHERE seen = 0 AND digest = ?"
 _FORGET = "DELETE FROM units WHERE state IN (0, 3, 4)"
 _ADD = "INSERT OR IGNORE INTO units (digest, text, tokens, size, state) VALUES (?, ?, ?, ?, 0)"
 _TO_JOB = "UPDATE units SET state = 2, job = ? WHERE state = 0 AND id <= ?"
@@ -128,6 +83,7 @@ class Ledger:
         self.resumed = False
         self.reset = 0
         self._connection: sqlite3.Connection | None = connection
+        self._unmet = 0  # units of an interrupted run's jobs that were not added in this one
         self._lock = threading.RLock()  # `job_items` is read by the thread that uploads
 
     @classmethod
@@ -150,11 +106,10 @@ class Ledger:
             OutputMismatchError: the jobs of another model's run are still under way, or the file is damaged.
         """
         if path is None:
-            connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            connection.executescript(";".join(MIGRATIONS))
+            connection = in_memory()
         else:
             try:
-                connection = connect(path, migrations=MIGRATIONS, exclusive=True, busy_s=_BUSY_S)
+                connection = lock(path)
             except OutputBusyError as error:
                 raise OutputBusyError(f"another process goes on with the run of {path.stem!r} now") from error
         ledger = cls(connection, path)
@@ -169,7 +124,7 @@ class Ledger:
     # --- units ------------------------------------------------------------------------------------------------
 
     def add(self, units: Iterable[tuple[bytes, str, int]]) -> int:
-        """Add waiting units."""
+        """Add waiting units; those of an interrupted run's jobs are new to this one."""
         rows = iter(units)
         new = 0
         with self._transaction() as connection:
@@ -177,6 +132,10 @@ class Ledger:
                 before = connection.total_changes
                 connection.executemany(_ADD, [(d, text, n, len(text.encode())) for d, text, n in page])
                 new += connection.total_changes - before
+                if self._unmet:
+                    met = connection.executemany(_MEET, [(digest,) for digest, _, _ in page]).rowcount
+                    self._unmet -= met
+                    new += met
         return new
 
     def waiting(self) -> Waiting:
@@ -330,14 +289,10 @@ class Ledger:
         self._connection = None
         if connection is None:
             return
-        connection.close()
-        if path is not None:
-            with os_errors(path):
-                for side in _SIDE_FILES:
-                    Path(f"{path}{side}").unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-            with suppress(OSError):  # other runs' files may lie there
-                path.parent.rmdir()
+        if path is None:
+            connection.close()
+        else:
+            remove(connection, path)
 
     def close(self) -> None:
         """Keep the ledger for the next time. Closing twice, or after `finish`, is allowed."""
@@ -360,17 +315,17 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._errors(), transaction(self._open):
-            yield self._open
+        with self._errors():
+            if self._open.in_transaction:  # Ctrl-C came just after it had begun
+                self._open.execute("ROLLBACK")
+            with transaction(self._open):
+                yield self._open
 
     def _set(self, ids: Sequence[int], change: str) -> None:
         with self._transaction() as connection:
             connection.executemany(f"UPDATE units SET {change} WHERE id = ?", [(unit,) for unit in ids])  # noqa: S608  # constants
 
     def _begin(self, fingerprint: str, about: dict[str, Any], started: float) -> None:
-        if self.path is not None:
-            # An intent must outlive a power cut, not only a killed process.
-            self._open.execute("PRAGMA synchronous = FULL")
         row = self._open.execute("SELECT id, fingerprint, about FROM run").fetchone()
         if row is not None and row[1] != fingerprint:
             self._refuse_other_model(row)
@@ -388,6 +343,7 @@ class Ledger:
             self.run_id, self.resumed = row[0], True
             self.reset = self._open.execute(_RESET_CALLS).rowcount
             self._open.execute(_FORGET)
+            self._unmet = self._open.execute(_NOT_SEEN).rowcount
 
     def _refuse_other_model(self, row: tuple[str, str, str]) -> None:
         running = self.jobs(done=False)

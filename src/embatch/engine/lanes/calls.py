@@ -36,6 +36,7 @@ class Calls:
         self._groups: deque[Sequence[Unit]] = deque()
         self._awaited: set[int] = set()
         self._sent: set[int] = set()  # the same, and those whose answer could not be taken
+        self._billed = 0  # the last call whose bill was written: an answer may be taken twice
 
     @property
     def under_way(self) -> bool:
@@ -133,7 +134,7 @@ class Calls:
         cost = run.price("individual", used, output)
         if counted:
             run.parts.ratio.observe(sum(unit.tokens for unit in post.units), used)
-        self._bill(len(good), used, cost, estimated=not counted)
+        self._bill(post.id, len(good), used, cost, estimated=not counted)
         return CallEnded(
             now=run.parts.clock.now(),
             id=post.id,
@@ -168,7 +169,7 @@ class Calls:
             failed, again = self._again(post.units, error, blame=blame)
         if kind.may_have_happened:
             cost = run.price("individual", post.tokens)
-            self._bill(0, post.tokens, cost, estimated=True)
+            self._bill(post.id, 0, post.tokens, cost, estimated=True)
         return CallEnded(
             now=run.parts.clock.now(),
             id=post.id,
@@ -241,7 +242,10 @@ class Calls:
         output = sum(answer.output_tokens or 0 for answer in generated)
         return (post.tokens if post.answer.tokens is None else post.answer.tokens), output
 
-    def _bill(self, items: int, tokens: int, dollars: float, *, estimated: bool) -> None:
+    def _bill(self, id_: int, items: int, tokens: int, dollars: float, *, estimated: bool) -> None:
+        if id_ == self._billed:
+            return
+        self._billed = id_
         report = self._run.parts.report
         report.call_items += items
         report.call_tokens += tokens

@@ -188,24 +188,31 @@ class Jobs:
             yield event
 
     def _submitted(self, post: SubmitReport) -> Event | None:
-        parts = self._run.parts
-        job = self._submitting.pop(post.id)
-        now = parts.clock.now()
-        if post.lost and post.error is not None:  # the intent stays: the next run looks for it
-            self._run.give_up(post.error)
+        parts, now = self._run.parts, self._run.parts.clock.now()
+        job = self._submitting.get(post.id)
+        event: Event | None = None
+        if job is None:  # an interrupt came just after it was taken
             return None
         if post.ref is not None:
             parts.ledger.accept_job(job.number, post.ref, parts.clock.wall())
             self._running[post.id] = _Running(job._replace(ref=post.ref), now)
-            return JobAccepted(now=now, id=post.id)
-        assert post.error is not None
-        self._run.seen(post.error)
-        if post.error.kind in {ErrorKind.TOO_MANY_ITEMS, ErrorKind.TOO_MANY_TOKENS}:
+            event = JobAccepted(now=now, id=post.id)
+        elif post.error is not None and post.lost:  # the intent stays: the next run looks for it
+            self._run.give_up(post.error)
+        elif post.error is not None:
+            event = self._refused(post.id, job, post.error)
+        del self._submitting[post.id]
+        return event
+
+    def _refused(self, id_: int, job: LedgerJob, error: ProviderError) -> Event:
+        parts = self._run.parts
+        self._run.seen(error)
+        if error.kind in {ErrorKind.TOO_MANY_ITEMS, ErrorKind.TOO_MANY_TOKENS}:
             self._cap = max(1, job.items // 2)
-        if post.error.kind.may_have_happened:
+        if error.kind.may_have_happened:
             self._abandoned.append(job)  # looked for once more at the end
-        parts.ledger.drop_job(job.number, f"refused: {post.error.kind}")
-        return JobRefused(now=now, id=post.id, kind=post.error.kind, retry_after_s=post.error.retry_after_s)
+        parts.ledger.drop_job(job.number, f"refused: {error.kind}")
+        return JobRefused(now=parts.clock.now(), id=id_, kind=error.kind, retry_after_s=error.retry_after_s)
 
     def _polled(self, post: PollReport, running: _Running) -> Event | None:
         now = self._run.parts.clock.now()
@@ -238,7 +245,7 @@ class Jobs:
         running.failed = running.failed + 1 if error.kind is running.kind else 1
         running.kind = error.kind
         if error.kind is ErrorKind.NOT_FOUND and running.failed >= _NOT_FOUND:
-            return self._ended(post, running, JobState.FAILED, ErrorKind.NOT_FOUND)
+            return self._ended(post, running, JobState.FAILED, None)  # says nothing about other jobs
         if error.kind is ErrorKind.AUTH and running.failed >= _NO_KEY:
             self._run.give_up(error)
             return None

@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +40,7 @@ from embatch.remote import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from embatch.decisions.packing_calls import LearnedCaps, TokenRatio
     from embatch.decisions.strategy import Strategy
@@ -50,14 +51,14 @@ if TYPE_CHECKING:
     from embatch.remote import Event, Instruction, Lane, LaneReport, Provider, Unit, Work
     from embatch.types import FloatArray
 
+    Post = CallReport | SubmitReport | PollReport
     Result = FloatArray | Generated
     Put = Callable[[Sequence[Unit], Sequence[Result]], None]
 
 _log = logging.getLogger(__name__)
 
-_DECIDING = threading.Lock()  # strategies of runs at the same time share a pacer and beliefs
 _WORKERS = 128
-_SHARED_S = 0.25  # how often a run with nothing under way looks whether another one has left it room
+_SHARED_S = 0.05  # how often a run with nothing under way looks whether another one has left it room
 _LAST_ANSWERS_S = 5.0  # how long an interrupted run waits for answers that are paid for already
 
 
@@ -77,6 +78,8 @@ class LaneParts:
     """Keeps results; when it returns, a kill loses none of them."""
     dimensions: int | None = None
     """Of each vector; None for answers in text."""
+    deciding: AbstractContextManager[object] = field(default_factory=threading.RLock)
+    """Held from an event until all that it leads to is begun: runs at the same time share a pacer and beliefs."""
 
 
 class LaneRun:
@@ -87,7 +90,8 @@ class LaneRun:
         """Units that ended in this run, with a result or without."""
         self._parts = parts
         self._workers = Workers(_WORKERS)
-        self._posts: queue.SimpleQueue[CallReport | SubmitReport | PollReport] = queue.SimpleQueue()
+        self._posts: queue.SimpleQueue[Post] = queue.SimpleQueue()
+        self._untaken: dict[int, Post] = {}  # by identity: in the queue, or torn from hand by Ctrl-C
         self._calls = Calls(self)
         self._jobs = Jobs(self)
         self._until = parts.clock.now()
@@ -102,9 +106,15 @@ class LaneRun:
         """What it is made of."""
         return self._parts
 
-    def begin(self, task: Callable[[], CallReport | SubmitReport | PollReport]) -> None:
+    def begin(self, task: Callable[[], Post]) -> None:
         """Run a request in a thread; its report comes back to the driver. It must raise nothing."""
-        self._workers.begin(lambda: self._posts.put(task()))
+
+        def work() -> None:
+            post = task()
+            self._untaken[id(post)] = post
+            self._posts.put(post)
+
+        self._workers.begin(work)
 
     def begin_quietly(self, task: Callable[[], None]) -> None:
         """Run something in a thread that nobody waits for, and whose errors do not matter."""
@@ -208,13 +218,14 @@ class LaneRun:
     def tell(self, event: Event) -> None:
         """Hand an event to the strategy and carry out what it asks for, unless the run is at its end."""
         events = deque([event])
-        while events:
-            for instruction in self._decide(events.popleft()):
-                if self._fatal is None:
-                    events.extend(self._carry_out(instruction))
+        with self._parts.deciding:
+            while events:
+                for instruction in self._decide(events.popleft()):
+                    if self._fatal is None:
+                        events.extend(self._carry_out(instruction))
 
     def _decide(self, event: Event) -> list[Instruction]:
-        with _DECIDING:
+        with self._parts.deciding:
             return self._parts.strategy.handle(event)
 
     def _step(self) -> None:
@@ -227,14 +238,12 @@ class LaneRun:
         except queue.Empty:
             self.tell(Tick(now=clock.now()))
             return
-        self._take_post(post)
-
-    def _take_post(self, post: CallReport | SubmitReport | PollReport) -> None:
         if isinstance(post, requests.CallReport):
             self.tell(self._calls.take_post(post))
-            return
-        for event in self._jobs.take_post(post):
-            self.tell(event)
+        else:
+            for event in self._jobs.take_post(post):
+                self.tell(event)
+        self._untaken.pop(id(post), None)
 
     def _carry_out(self, instruction: Instruction) -> list[Event]:
         match instruction:
@@ -258,18 +267,23 @@ class LaneRun:
     # --- ending -----------------------------------------------------------------------------------------------
 
     def _last_answers(self) -> None:
-        """Keep what is under way still brings: it is paid for."""
+        """Keep what is under way still brings: it is paid for. Jobs' results can be fetched again."""
         clock = self._parts.clock
         end = clock.now() + clock.scale * _LAST_ANSWERS_S
-        while (self._calls.under_way or self._jobs.submitting) and clock.now() < end:
-            try:
-                post = self._posts.get(timeout=clock.real(max(0.0, end - clock.now())))
-            except queue.Empty:
+        while True:
+            for key, post in list(self._untaken.items()):
+                if isinstance(post, requests.CallReport):
+                    self._decide(self._calls.take_post(post))
+                elif isinstance(post, requests.SubmitReport):
+                    deque(self._jobs.take_post(post), maxlen=0)
+                elif post.spool is not None:
+                    post.spool.close()
+                del self._untaken[key]
+            left = clock.real(end - clock.now())
+            if left <= 0 or not (self._calls.under_way or self._jobs.submitting):
                 return
-            if isinstance(post, requests.CallReport):
-                self._decide(self._calls.take_post(post))
-            else:
-                deque(self._jobs.take_post(post), maxlen=0)
+            with contextlib.suppress(queue.Empty):
+                self._posts.get(timeout=left)
 
     def _land(self) -> None:
         """Tell the pacer, which outlives this run, that none of its calls is under way any more."""

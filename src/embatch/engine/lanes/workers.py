@@ -35,12 +35,12 @@ class Workers:
 
     def begin(self, task: Callable[[], None]) -> None:
         """Run `task` in a thread soon. It must raise nothing."""
+        self._tasks.put(task)  # before a thread is started: Ctrl-C may come while it is
         with self._lock:
             self._busy += 1
             if self._busy > self._threads and self._threads < self._most:
                 self._threads += 1
                 threading.Thread(target=self._work, name="embatch-lane", daemon=True).start()
-        self._tasks.put(task)
 
     def close(self) -> None:
         """Let the threads end once they are free. Nothing may be begun afterwards."""
