@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
@@ -44,7 +46,6 @@ _log = logging.getLogger(__name__)
 _CUT_MARGIN = 0.9  # of the limit: what is cut by an estimate must fit by the provider's own count
 _PROBE_TIMEOUT_S = 60.0
 _PARALLEL = 64  # calls at once, unless fewer are asked for
-_ROOM_S = 0.05  # of the world: how soon a run looks again whether other runs have left room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,7 @@ class RemoteModel:
         self._parallel = self.settings.parallel or _PARALLEL
         self._key = f"{provider.name}:{provider.facts.model} {provider.account}"
         self._lock = threading.Lock()
+        self._saved_at = -math.inf
         self.deciding = threading.RLock()
         """Held while pacer and beliefs are used: several runs may share them."""
         self._dimensions = provider.facts.dimensions
@@ -301,14 +303,8 @@ class RemoteModel:
         )
         watched = Watch(
             strategy,
-            self.pacer,
-            Bounds(
-                poll_s=settings.poll_s,
-                patience_s=settings.patience_s,
-                room_s=_ROOM_S * self.clock.scale,
-            ),
+            Bounds(poll_s=settings.poll_s, patience_s=settings.patience_s),
             now=self.clock.now(),
-            lock=self.deciding,
             jobs=lambda: [job.ref.id for job in ledger.jobs(done=False) if job.ref is not None],
         )
         return LaneRun(
@@ -323,27 +319,31 @@ class RemoteModel:
                 report=report,
                 put=put,
                 dimensions=dimensions,
+                deciding=self.deciding,
             )
         )
 
     # --- what is learned --------------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Keep what was learned for the next process."""
+    def save(self, *, least_s: float = 0.0) -> None:
+        """Keep what was learned for the next process, unless that was done in the last `least_s` seconds."""
         if self._learned is None:
             return
-        with self._lock, self.deciding:
-            self._learned.save(
-                self._key,
-                {
+        with self._lock:
+            now = time.monotonic()
+            if now - self._saved_at < least_s:
+                return
+            self._saved_at = now
+            with self.deciding:
+                learned = {
                     "pacer": dataclasses.asdict(self.pacer.learned()),
                     "beliefs": self.beliefs.to_dict(self.clock.now()),
                     "ratio": [self.ratio.ratio, self.ratio.seen],
                     "caps": dataclasses.asdict(self.caps.caps),
                     "at": self.clock.wall(),
                     "dimensions": self._dimensions,
-                },
-            )
+                }
+            self._learned.save(self._key, learned)
 
     def _load(self) -> None:
         kept = self._learned.load(self._key) if self._learned is not None else {}

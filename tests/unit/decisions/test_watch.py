@@ -1,9 +1,8 @@
-"""A watched strategy: fixed polls, an end to waiting, and runs that share one pacer."""
+"""A watched strategy: fixed polls, and an end to waiting."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from tests.fake_provider import facts
@@ -15,7 +14,6 @@ from embatch.decisions.strategy import Strategy
 from embatch.errors import StillRunningError
 from embatch.remote import (
     Arrived,
-    CallEnded,
     Closed,
     Finish,
     Goal,
@@ -27,23 +25,16 @@ from embatch.remote import (
     JobState,
     PollJob,
     RateLimits,
-    SendCall,
     Started,
     SubmitJob,
     Tick,
     Wait,
 )
 
-if TYPE_CHECKING:
-    from embatch.remote import StrategyName
 
-
-def watch(
-    bounds: Bounds, *, name: StrategyName = "batch", pacer: Pacer | None = None, jobs: tuple[str, ...] = ()
-) -> Watch:
-    pacer = pacer or Pacer(RateLimits(), now=0.0)
-    strategy = Strategy(name, Goal(), facts(), pacer, Beliefs(), now=0.0)
-    return Watch(strategy, pacer, bounds, now=0.0, lock=nullcontext(), jobs=lambda: jobs)
+def watch(bounds: Bounds, *, jobs: tuple[str, ...] = ()) -> Watch:
+    strategy = Strategy("batch", Goal(), facts(), Pacer(RateLimits(), now=0.0), Beliefs(), now=0.0)
+    return Watch(strategy, bounds, now=0.0, jobs=lambda: jobs)
 
 
 def one(wanted: list[Instruction], kind: type[Any]) -> Any:
@@ -106,20 +97,4 @@ def test_results_that_come_at_the_last_moment_are_taken() -> None:
     watched = watch(Bounds(patience_s=10.0))
     id_ = with_a_job(watched)
     wanted = watched.handle(JobEnded(now=11.0, id=id_, state=JobState.SUCCEEDED, seconds=10.0, done=50))
-    assert one(wanted, Finish).kind is None
-
-
-def test_a_run_without_room_looks_again_soon() -> None:
-    """Where another run has all calls under way, its end is no event of this run: it is looked for."""
-    pacer = Pacer(RateLimits(), now=0.0, parallel=1)
-    pacer.sent(0.0, 1, 1)
-    watched = watch(Bounds(room_s=0.05), name="individual", pacer=pacer)
-    watched.handle(Arrived(now=0.0, items=1, tokens=10))
-    wanted = watched.handle(Closed(now=0.0))
-    assert one(wanted, Wait).until == pytest.approx(0.05)
-    pacer.answered(0.04, 1, 1)
-    call = one(watched.handle(Tick(now=0.05)), SendCall)
-    wanted = watched.handle(Started(now=0.05, id=call.id, lane="individual", items=1, tokens=10))
-    assert one(wanted, Wait).until > 1.0  # its own call's end wakes it
-    wanted = watched.handle(CallEnded(now=0.5, id=call.id, seconds=0.45, done=1))
     assert one(wanted, Finish).kind is None

@@ -1,8 +1,8 @@
-"""A strategy under bounds that its caller sets, and beside other runs over the same quotas.
+"""A strategy under bounds that its caller sets.
 
-It stands between the engine and `strategy`: events go through, and what comes back is changed in three places. Jobs
-are looked at in fixed steps if that is wanted; a run that has waited long enough ends, with its jobs left as they are;
-and a run for which other runs leave no room looks again soon. It decides nothing else.
+It stands between the engine and `strategy`: events go through, and what comes back is changed in two places. Jobs are
+looked at in fixed steps if that is wanted, and a run that has waited long enough ends, with its jobs left as they are.
+It decides nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from embatch.errors import StillRunningError
 from embatch.remote import (
-    CallEnded,
     Finish,
     JobAccepted,
     JobAttached,
@@ -21,15 +20,12 @@ from embatch.remote import (
     JobRefused,
     JobSeen,
     PollJob,
-    Started,
     Wait,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
 
-    from embatch.decisions.pacing import Pacer
     from embatch.decisions.strategy import Estimate, Strategy
     from embatch.remote import Event, Instruction
 
@@ -42,8 +38,6 @@ class Bounds:
     """Between two looks at a job; None: the older the job, the longer."""
     patience_s: float | None = None
     """After which a run that is not done ends with `StillRunningError`; None: it waits as long as it takes."""
-    room_s: float = 0.05
-    """Until the next look, where other runs have as many calls under way as there may be."""
 
 
 class Watch:
@@ -51,30 +45,23 @@ class Watch:
 
     Args:
         strategy: what decides.
-        pacer: the strategy's own, shared with other runs.
         bounds: see there.
         now: seconds on the clock of all events.
-        lock: held while the strategy and the pacer think, since other runs think with the same pacer.
         jobs: the provider's names of the jobs under way, for the message of an end before the end.
     """
 
     def __init__(
         self,
         strategy: Strategy,
-        pacer: Pacer,
         bounds: Bounds,
         *,
         now: float,
-        lock: AbstractContextManager[object],
         jobs: Callable[[], Sequence[str]],
     ) -> None:
         self._strategy = strategy
-        self._pacer = pacer
         self._bounds = bounds
-        self._lock = lock
         self._jobs = jobs
         self._end = math.inf if bounds.patience_s is None else now + bounds.patience_s
-        self._calls = 0
         self._next_poll: dict[int, float] = {}
         self._polling: set[int] = set()
 
@@ -84,26 +71,20 @@ class Watch:
         Raises:
             StillRunningError: the run has waited as long as it may.
         """
-        with self._lock:
-            self._take(event)
-            wanted = self._strategy.handle(event)
-            if not wanted or any(isinstance(one, Finish) for one in wanted):
-                return wanted
-            if event.now >= self._end:
-                raise self._still_running()
-            return self._bounded(wanted, event.now)
+        self._take(event)
+        wanted = self._strategy.handle(event)
+        if not wanted or any(isinstance(one, Finish) for one in wanted):
+            return wanted
+        if event.now >= self._end:
+            raise self._still_running()
+        return self._bounded(wanted, event.now)
 
     def estimate(self, now: float) -> Estimate:
         """As `Strategy.estimate`."""
-        with self._lock:
-            return self._strategy.estimate(now)
+        return self._strategy.estimate(now)
 
     def _take(self, event: Event) -> None:
         match event:
-            case Started(lane="individual", items=items) if items > 0:
-                self._calls += 1
-            case CallEnded():
-                self._calls = max(0, self._calls - 1)
             case JobAccepted() | JobSeen():
                 self._polling.discard(event.id)
                 self._next_poll[event.id] = event.now + (self._bounds.poll_s or 0.0)
@@ -125,8 +106,6 @@ class Watch:
                     wanted.insert(0, PollJob(id=id_))
             rest = (at for id_, at in self._next_poll.items() if id_ not in self._polling)
             until = min(until, min(rest, default=math.inf))
-        if not self._calls and self._pacer.in_flight >= self._pacer.parallel:
-            until = min(until, now + self._bounds.room_s)
         return [Wait(until=min(one.until, until)) if isinstance(one, Wait) else one for one in wanted]
 
     def _still_running(self) -> StillRunningError:

@@ -139,7 +139,6 @@ class EmbedGroup:
                 results += self._results(next(self._blocks), len(results))
         finally:
             runs.count(self._metrics, len(rows), run.report.lanes, outlook, model)
-            host.keep(run.report)
         self.stopped_by = run.pipeline.stopped_by if run.pipeline is not None else None
         return results
 

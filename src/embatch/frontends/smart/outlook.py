@@ -32,11 +32,11 @@ class Outlook:
     saved: float
     """Dollars that a job costs less."""
     job_items: int
-    """Of these, how many a decision by cost sends as jobs."""
+    """Of these, how many a decision by cost sends as jobs, if that was asked."""
 
 
-def look_ahead(model: RemoteModel, items: int, tokens: int, goal: Goal) -> Outlook:
-    """What is to be expected for so many texts with so many tokens."""
+def look_ahead(model: RemoteModel, items: int, tokens: int, goal: Goal, *, choosing: bool = False) -> Outlook:
+    """What is to be expected for so many texts with so many tokens; with `choosing`, what is best, too."""
     if items <= 0:
         return Outlook(items=0, calls_s=0.0, job_s=None, saved=0.0, job_items=0)
     with model.deciding:
@@ -45,13 +45,13 @@ def look_ahead(model: RemoteModel, items: int, tokens: int, goal: Goal) -> Outlo
         if not view.may_job:
             return Outlook(items=items, calls_s=calls.seconds, job_s=None, saved=0.0, job_items=0)
         job = evaluate(view, items)
-        chosen = choose(view)
+        jobs = choose(view).jobs if choosing else 0
     return Outlook(
         items=items,
         calls_s=calls.seconds,
         job_s=job.seconds if job.curve is None else job.curve.quantile(0.5),
         saved=items * max(0.0, view.call_price - view.job_price),
-        job_items=chosen.jobs,
+        job_items=jobs,
     )
 
 

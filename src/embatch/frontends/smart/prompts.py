@@ -140,7 +140,6 @@ class PromptGroup:
             whole = True
         finally:
             runs.count(self._metrics, len(self._requests), run.report, outlook, model)
-            model.save()
             if not whole:
                 self.end(whole=False)
         return results

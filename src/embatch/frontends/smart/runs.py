@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from embatch.remote import LaneReport
 
 _SIDE_BY_SIDE = 16
+_KEPT_S = 5.0  # what calls taught is kept no more often than this: it takes as long as a fortieth of a call
 R = TypeVar("R")  # what a run gives for each request
 
 
@@ -105,7 +106,8 @@ def decide(
 ) -> tuple[LaneSettings, Outlook]:
     """Lane settings for so many distinct texts; what was decided goes to the log."""
     lanes, why = rules.lanes(items, asked, has_jobs=model.facts.job is not None)
-    outlook = look_ahead(model, items, tokens, rules.goal)
+    by_cost = lanes.strategy == "auto" and lanes.threshold is None
+    outlook = look_ahead(model, items, tokens, rules.goal, choosing=by_cost)
     if items:
         logger.info("Smart batching: %s", decision_words(outlook, lanes, why))
     return lanes, outlook
@@ -114,9 +116,10 @@ def decide(
 def count(
     metrics: BatchingMetrics, requests: int, report: LaneReport | None, outlook: Outlook, model: RemoteModel
 ) -> None:
-    """Add a run to a client's metrics."""
+    """Add a run to a client's metrics, and keep what it taught."""
     if report is None:
         return
+    model.save(least_s=0.0 if report.job_items else _KEPT_S)
     by_calls = report.call_items > 0 and outlook.job_s is not None
     saved_s = (outlook.job_s or 0.0) - report.seconds if by_calls else 0.0
     metrics.add(requests, report, model.facts.prices, saved_s=saved_s)
