@@ -190,7 +190,7 @@ class Ledger:
 
     def intend_job(self, last_id: int, items: int, tokens: int, now: float) -> LedgerJob:
         """Write down that what waits, up to `last_id`, is about to be submitted as one job."""
-        with self._transaction() as connection:
+        with self._durable() as connection:
             (number,) = connection.execute("SELECT coalesce(max(number), 0) + 1 FROM jobs").fetchone()
             tag = f"embatch-{self.run_id}-{number}"
             connection.execute(
@@ -202,7 +202,7 @@ class Ledger:
 
     def accept_job(self, number: int, ref: JobRef, now: float) -> None:
         """The provider has it."""
-        with self._transaction() as connection:
+        with self._durable() as connection:
             connection.execute(
                 "UPDATE jobs SET state = 'accepted', accepted = ?, provider_id = ?, input_file = ? WHERE number = ?",
                 (now, ref.id, ref.input_file, number),
@@ -320,6 +320,18 @@ class Ledger:
                 self._open.execute("ROLLBACK")
             with transaction(self._open):
                 yield self._open
+
+    @contextmanager
+    def _durable(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that outlives a power cut, not only a killed process: what it tells of is paid for."""
+        with self._errors():
+            self._open.execute("PRAGMA synchronous = FULL")
+        try:
+            with self._transaction() as connection:
+                yield connection
+        finally:
+            with self._errors():
+                self._open.execute("PRAGMA synchronous = NORMAL")
 
     def _set(self, ids: Sequence[int], change: str) -> None:
         with self._transaction() as connection:

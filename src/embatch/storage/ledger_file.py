@@ -89,8 +89,6 @@ def lock(path: Path) -> sqlite3.Connection:
         connection = connect(path, migrations=MIGRATIONS, exclusive=True, busy_s=_BUSY_S)
         with suppress(FileNotFoundError):
             if path.stat().st_ino == inode:
-                # An intent must outlive a power cut, not only a killed process.
-                connection.execute("PRAGMA synchronous = FULL")
                 return connection
         connection.close()  # whoever had it has removed it just then
     raise OutputBusyError(f"other processes start and end runs of {path.stem!r} all the time")
