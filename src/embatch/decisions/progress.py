@@ -26,10 +26,16 @@ class Progress:
     """Rows per second, lately."""
     tokens_rate: float
     """Tokens per second, lately."""
+    left_s: float | None = None
+    """Seconds left as whoever drives the run expects them; None leaves it to the rate."""
+    note: str = ""
+    """What else is worth a look, such as jobs under way and dollars spent."""
 
     @property
     def eta(self) -> float | None:
-        """Seconds left at this rate; None while it cannot be told."""
+        """Seconds left, as expected or at this rate; None while it cannot be told."""
+        if self.left_s is not None:
+            return self.left_s
         if self.total is None or self.rate <= 0:
             return None
         return max(0, self.total - self.completed) / self.rate
@@ -56,7 +62,15 @@ class Meter:
         self._rate = self._tokens_rate = 0.0  # sums of weighted rates; see `look`
 
     def look(
-        self, now: float, *, completed: int, failed: int = 0, tokens: int = 0, total: int | None = None
+        self,
+        now: float,
+        *,
+        completed: int,
+        failed: int = 0,
+        tokens: int = 0,
+        total: int | None = None,
+        left_s: float | None = None,
+        note: str = "",
     ) -> Progress:
         """Take the counts of this moment.
 
@@ -66,6 +80,8 @@ class Meter:
             failed: of these, without a vector.
             tokens: tokens computed so far.
             total: rows in all, if known.
+            left_s: seconds left, where they are known better than from the rate.
+            note: handed on.
         """
         elapsed = now - self._last
         if elapsed > 0:
@@ -84,4 +100,6 @@ class Meter:
             seconds=now - self._start,
             rate=max(0.0, self._rate / weight) if weight else 0.0,
             tokens_rate=max(0.0, self._tokens_rate / weight) if weight else 0.0,
+            left_s=left_s,
+            note=note,
         )

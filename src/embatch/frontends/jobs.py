@@ -132,6 +132,8 @@ class EmbedJob:
             failed=pipeline.report.failed,
             tokens=pipeline.report.tokens,
             total=self._total(),
+            left_s=getattr(pipeline, "left_s", None),
+            note=getattr(pipeline, "note", ""),
         )
 
     def run(self) -> Outcome:

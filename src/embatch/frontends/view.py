@@ -83,12 +83,13 @@ def bar_view(look: Callable[[], Progress]) -> tuple[Bar, Watcher]:
 
     def show(progress: Progress) -> None:
         percent = progress.percentage
+        rates = f"{_short(progress.rate)} texts/s {_short(progress.tokens_rate)} tok/s"
         bar.update(
             task,
             completed=progress.completed,
             total=progress.total,
             percent="" if percent is None else f"{percent:.0f}%",
-            rates=f"{_short(progress.rate)} texts/s {_short(progress.tokens_rate)} tok/s",
+            rates=progress.note or rates,
             left="" if progress.eta is None else f"{duration(progress.eta)} left",
         )
 
@@ -107,6 +108,7 @@ def json_view(look: Callable[[], Progress]) -> Watcher:
             rate=round(progress.rate, 2),
             tokens_per_s=round(progress.tokens_rate, 1),
             eta_s=None if progress.eta is None else round(progress.eta, 1),
+            **({"note": progress.note} if progress.note else {}),
         )
 
     return Watcher(look, show, every_s=_JSON_S)

@@ -104,6 +104,21 @@ class LanePipeline:
         """Rows taken from the source so far."""
         return self._maker.rows
 
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the end, as the strategy expects them; None while nothing is driven."""
+        return self._run.left_s if self._run is not None else None
+
+    @property
+    def note(self) -> str:
+        """Calls, jobs under way and dollars, in a few words."""
+        lanes, jobs = self.report.lanes, self._run.jobs_under_way if self._run is not None else 0
+        if lanes is None:
+            return ""
+        words = [f"{lanes.calls:,} calls"] if lanes.calls else []
+        words += [f"{jobs:,} jobs under way"] if jobs else []
+        return ", ".join([*words, f"${lanes.dollars:.4f}"]) if lanes.priced else ", ".join(words)
+
     def run(self, rows: Iterable[Item | BadItem]) -> Iterator[Block]:
         """Embed all rows.
 

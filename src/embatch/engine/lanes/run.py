@@ -11,6 +11,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -59,6 +60,7 @@ _log = logging.getLogger(__name__)
 
 _WORKERS = 128
 _SHARED_S = 0.05  # how often a run with nothing under way looks whether another one has left it room
+_LOOK_S = 0.5  # of the world, between two estimates of the time left
 _LAST_ANSWERS_S = 5.0  # how long an interrupted run waits for answers that are paid for already
 
 
@@ -88,6 +90,9 @@ class LaneRun:
     def __init__(self, parts: LaneParts) -> None:
         self.done = 0
         """Units that ended in this run, with a result or without."""
+        self.left_s: float | None = None
+        """Seconds of the world until the end, as expected a moment ago."""
+        self._looked = 0.0
         self._parts = parts
         self._workers = Workers(_WORKERS)
         self._posts: queue.SimpleQueue[Post] = queue.SimpleQueue()
@@ -100,6 +105,11 @@ class LaneRun:
         self._last_error: dict[ErrorKind, ProviderError] = {}
 
     # --- what the parts of a run share ------------------------------------------------------------------------
+
+    @property
+    def jobs_under_way(self) -> int:
+        """Jobs that the provider has."""
+        return len(self._jobs.under_way)
 
     @property
     def parts(self) -> LaneParts:
@@ -202,6 +212,7 @@ class LaneRun:
             self.tell(Closed(now=clock.now()))
             while self._finished is None and self._fatal is None:
                 self._step()
+                self._look()
             if self._fatal is not None:
                 self._last_answers()
             self._jobs.settle()
@@ -227,6 +238,16 @@ class LaneRun:
     def _decide(self, event: Event) -> list[Instruction]:
         with self._parts.deciding:
             return self._parts.strategy.handle(event)
+
+    def _look(self) -> None:
+        """Ask the strategy now and then how long it will take, for whoever watches."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        with self._parts.deciding:
+            expected = self._parts.strategy.estimate(self._parts.clock.now()).seconds_p50
+        self.left_s = self._parts.clock.real(expected)
 
     def _step(self) -> None:
         clock = self._parts.clock
