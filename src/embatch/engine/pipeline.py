@@ -109,6 +109,16 @@ class Pipeline:
         return self._maker.rows
 
     @property
+    def left_s(self) -> float | None:
+        """Not known better than from the rate of rows."""
+        return None
+
+    @property
+    def note(self) -> str:
+        """Nothing beside rows and rates."""
+        return ""
+
+    @property
     def read_all(self) -> bool:
         """Whether the source has ended, so that `rows_read` is the total."""
         return self._read_all

@@ -54,6 +54,16 @@ class AnyPipeline(Protocol):
         """Whether the source has ended, so that `rows_read` is the total."""
         ...
 
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left, where that is known better than from the rate of rows."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What else is worth a look while it runs; may be empty."""
+        ...
+
     def run(self, rows: Iterable[Item | BadItem]) -> Iterator[Block]:
         """Embed all rows, in their order."""
         ...

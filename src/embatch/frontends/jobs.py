@@ -132,8 +132,8 @@ class EmbedJob:
             failed=pipeline.report.failed,
             tokens=pipeline.report.tokens,
             total=self._total(),
-            left_s=getattr(pipeline, "left_s", None),
-            note=getattr(pipeline, "note", ""),
+            left_s=pipeline.left_s,
+            note=pipeline.note,
         )
 
     def run(self) -> Outcome:

@@ -341,6 +341,11 @@ class Jobs:
     # --- ending -----------------------------------------------------------------------------------------------
 
     @property
+    def accepted(self) -> int:
+        """Jobs that the provider has and that have not ended."""
+        return len(self._running)
+
+    @property
     def submitting(self) -> bool:
         """Whether a job is on its way to the provider."""
         return bool(self._submitting)

@@ -109,7 +109,7 @@ class LaneRun:
     @property
     def jobs_under_way(self) -> int:
         """Jobs that the provider has."""
-        return len(self._jobs.under_way)
+        return self._jobs.accepted
 
     @property
     def parts(self) -> LaneParts:

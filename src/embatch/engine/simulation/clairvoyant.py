@@ -1,7 +1,7 @@
 """The best plan for a pile of items by one who knows a world's future: what strategies are measured against.
 
-It knows how long every job will take whenever it is submitted, every call's latency, the true quotas, and what the
-provider will count. It chooses how many items go by calls and how many as jobs, how the latter are cut, and pays for
+It knows how long every job will take whenever it is submitted, when calls are refused, how long they take in the mean,
+the true quotas, and what the provider will count. It chooses how many items go by calls and how many as jobs, how the latter are cut, and pays for
 nothing twice. It never has to poll, to probe or to cancel. No strategy can do as well; how close one comes says how
 good its decisions are.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SHARES = (0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995, 1)
 _CUTS = (1, 2, 4, 8, 16, 32, 64)
-_DRAWN = 512  # calls: more of them are taken at their mean
+_DRAWN = 400  # calls that a mean is taken over
 _MOST_JOBS = 600  # of one plan: finer cuts are not looked at
 _REFINED = 4
 
@@ -131,17 +131,26 @@ class Clairvoyant:
             _quota_s(items * used, quota.tokens),
             _quota_s(calls, quota.requests),
         )
-        rng = random.Random(self._world.seed * 31_337 + 6)  # noqa: S311  # the simulation's own draws
-        draws = [call_seconds(self._world, rng, each, round(each * used)) for _ in range(min(calls, _DRAWN))]
-        if calls <= _DRAWN:
-            free = [0.0] * min(self._parallel, calls)
-            for seconds in draws:
-                heapq.heapreplace(free, free[0] + seconds)
-            slots = max(free)
-        else:
-            slots = calls * sum(draws) / len(draws) / self._parallel
-        last = draws[0] if calls == 1 else min(draws[-1], slots)
+        drawn = min(calls, _DRAWN)
+        times = max(1, _DRAWN // drawn)
+        rng = random.Random(items * 31 + calls)  # noqa: S311  # the mean over many runs, not this one's luck
+        slots = last = 0.0
+        for _ in range(times):
+            draws = [call_seconds(self._world, rng, each, round(each * used)) for _ in range(drawn)]
+            slots += self._filled_s(draws, calls) / times
+            last += draws[-1] / times
         return self._future.calls_end(max(slots, flow + last if flow > 0 else 0.0))
+
+    def _filled_s(self, draws: list[float], calls: int) -> float:
+        """Seconds of so many calls, as many side by side as may be."""
+        if calls > len(draws):
+            return calls * sum(draws) / len(draws) / self._parallel
+        if calls <= self._parallel:
+            return max(draws)
+        free = [0.0] * self._parallel
+        for seconds in draws:
+            heapq.heapreplace(free, free[0] + seconds)
+        return max(free)
 
     # --- jobs -------------------------------------------------------------------------------------------------
 

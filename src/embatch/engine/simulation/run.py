@@ -295,7 +295,8 @@ class Simulation:
         return max(0, min(items, round(self._rng.gauss(mean, math.sqrt(mean)))))
 
     def _used(self, tokens: int) -> int:
-        noise = math.exp(self.world.tokens_spread * self._rng.gauss(0, 1))
+        items = max(1.0, tokens / self._item_tokens)
+        noise = max(0.2, 1 + self.world.item_spread / math.sqrt(items) * self._rng.gauss(0, 1))
         return max(1, round(tokens * self.world.tokens_ratio * noise))
 
     def _price(self, lane: str, tokens: int) -> float:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from embatch.remote import Event, Instruction, StrategyName
 
 _PARALLEL = 64
+_LEAST_BUDGET = 0.01  # nobody sets a budget of a thousandth of a cent
 _MOST_CALLS = 600  # beyond it, one simulated call stands for several that are sent together
 
 
@@ -178,7 +179,7 @@ def _goal(rng: random.Random, made: Scenario) -> Goal:
     if rng.random() < 0.3:
         assert made.facts.prices is not None
         dear = made.items * made.item_tokens * made.facts.prices.individual / 1e6
-        budget = dear * rng.uniform(0.4, 1.5)
+        budget = max(_LEAST_BUDGET, dear * rng.uniform(0.4, 1.5))
     return Goal(deadline_s=deadline_s, budget=budget, hour_worth=hour_worth)
 
 

@@ -71,7 +71,8 @@ class World:
     """Share of items that no call and no job can do."""
     tokens_ratio: float = 1.0
     """Tokens counted for each one estimated."""
-    tokens_spread: float = 0.02
+    item_spread: float = 0.25
+    """How far, relatively, one item's tokens are from the estimate, in the mean."""
 
 
 class JobFate(NamedTuple):
