@@ -20,6 +20,7 @@ from embatch.errors import (
     UsageError,
 )
 from embatch.frontends.embedder import Embedder
+from embatch.frontends.hosts import LocalHost
 from embatch.types import Item
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def test_a_learned_budget_is_written_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("embatch.storage.profiles.default_profiles", Profiles)
     with Embedder(backend=FakeBackend()) as e:
+        assert isinstance(e.host, LocalHost)
         e.host.tuner = SharedTuner(BudgetTuner(low=1, high=64, first=8, profile=8))
         for _ in range(3):
             e.embed(["a", "b"])
