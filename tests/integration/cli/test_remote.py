@@ -103,6 +103,24 @@ def test_the_flag_of_the_founding_document(emulator: Emulator, source: Path, tmp
     assert len(emulator.jobs()) == 1
 
 
+def test_settings_stand_in_for_flags(
+    emulator: Emulator, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """What embatch.yaml says holds where no flag is given, and a wrong value names file and key."""
+    monkeypatch.chdir(tmp_path)
+    settings = tmp_path / "embatch.yaml"
+    settings.write_text(f"batching:\n  strategy: batch\nlanes:\n  base_url: {emulator.url}\n")
+    arguments = ["embed", str(source), "--to", "o.parquet", *OPENAI]
+    assert main(arguments) == 1
+    assert len(emulator.jobs()) == 1
+    assert main([*arguments, "--fresh", "--strategy", "individual"]) == 1
+    assert len(emulator.jobs()) == 1
+    settings.write_text("batching:\n  strategy: sometimes\n")
+    assert main(arguments) == 2
+    assert "embatch.yaml" in (told := capsys.readouterr().err)
+    assert "strategy" in told
+
+
 def test_json_tells_lanes_and_money(
     emulator: Emulator, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

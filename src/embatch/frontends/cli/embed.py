@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embatch.errors import UsageError
-from embatch.frontends.cli.options import input_options, model_options, output_options, target_option
+from embatch.frontends.cli.options import (
+    input_options,
+    model_options,
+    output_options,
+    target_option,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +89,9 @@ def open_embedder(*, quiet: bool, calibrate: str | None, **settings: Any) -> Emb
     """The embedder that the options ask for, with a progress bar if model files must be fetched first."""
     from embatch.frontends.cli.fetching import fetch_bar
     from embatch.frontends.embedder import Embedder
+    from embatch.frontends.opening import is_remote
 
+    settings = with_settings(settings, remote=is_remote(settings["model"]))
     if calibrate is not None and settings["precision"] != "int8":
         raise UsageError(
             "--calibrate is for --precision int8 only", hint="Add --precision int8, or leave it out."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embatch.errors import InterruptedRunError, UsageError
-from embatch.frontends.cli.options import LANES
+from embatch.frontends.cli.options import LANES, with_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,10 +125,8 @@ def _open(model: str, lanes: dict[str, Any]) -> GeneratingModel:
     """The model that was asked for; what the options leave open comes from the settings file."""
     from embatch.frontends.generation import open_generating
     from embatch.frontends.opening import RemoteOptions
-    from embatch.frontends.smart.settings import load_settings
 
-    given = {name: value for name, value in lanes.items() if value is not None}
-    options = RemoteOptions(**(load_settings().defaults() | given))
+    options = RemoteOptions(**with_settings(lanes, remote=True))
     return open_generating(model, base_url=options.base_url, settings=options.settings())
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
+from embatch.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -120,6 +122,13 @@ LANES = [
         help="What an hour of waiting is worth.  [0.10]",
     ),
     click.option("--base-url", metavar="URL", help="Of the provider's API, if it is another server."),
+    click.option(
+        "--settings",
+        "settings_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Where strategy and goals stand.  [embatch.yaml or mkdocs.yml, if there]",
+    ),
 ]
 """Options for a provider's model only."""
 
@@ -139,6 +148,23 @@ _OUTPUT = [
         "--document-type", default="any", metavar="NAME", help="Learn batch sizes per kind of text."
     ),
 ]
+
+
+def with_settings(options: dict[str, Any], *, remote: bool) -> dict[str, Any]:
+    """The options of the lanes, with what the settings file says where nothing was given.
+
+    Raises:
+        UsageError: the file cannot be read or means nothing, or was named for a model on this machine.
+    """
+    path = options.pop("settings_file", None)
+    if not remote:
+        if path is not None:
+            raise UsageError("--settings is for a provider's model only", hint="Leave it out.")
+        return options
+    from embatch.frontends.smart.settings import load_settings
+
+    defaults = load_settings(path).defaults()
+    return {**options, **{name: value for name, value in defaults.items() if options.get(name) is None}}
 
 
 def target_option(*, required: bool) -> Callable[..., Any]:

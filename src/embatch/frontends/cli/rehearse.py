@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embatch.errors import UsageError
-from embatch.frontends.cli.options import input_options, model_options, output_options, target_option
+from embatch.frontends.cli.options import (
+    input_options,
+    model_options,
+    output_options,
+    target_option,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +82,7 @@ def rehearse(
             f"{model} runs on this machine: there is nothing to rehearse", hint="Use `embatch plan`."
         )
     facts = facts_for(model)
-    settings = _settings(model_settings)
+    settings = _settings(with_settings(model_settings, remote=True))
     rows = list(open_sources(list(sources), text_column=text_column, id_column=id_column))
     done = []
     for number in range(runs):
