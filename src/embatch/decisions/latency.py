@@ -71,16 +71,16 @@ class Beliefs:
     def __init__(self, prior: Prior | None = None) -> None:
         first = prior or Prior()
         self.prior = first
-        self._fixed = scale(first.call_s, first.call_spread, 0.6)
-        self._load = scale(1.0, first.call_spread, 0.6)  # a factor on what items and tokens take
+        self._fixed = scale(first.call_s, first.call_spread, 0.9)
+        self._load = scale(1.0, first.call_spread, 0.9)  # a factor on what items and tokens take
         self._stall = first.stall
-        self.rows = scale(first.rows_per_s, 0.4, 0.5)
-        self.cancel = scale(first.cancel_s, 0.6, 0.5)
+        self.rows = scale(first.rows_per_s, 0.4, 0.8)
+        self.cancel = scale(first.cancel_s, 0.6, 0.9)
         self.abreast = math.inf
         """Jobs of one run that the provider works on at once, as far as that was seen."""
         self._regimes = Regimes(
             waits=Queue(
-                good=scale(first.good_s, 0.6, 0.5), busy=scale(first.busy_s, 1.1, 0.4), stuck_s=first.stuck_s
+                good=scale(first.good_s, 0.6, 0.9), busy=scale(first.busy_s, 1.1, 0.8), stuck_s=first.stuck_s
             ),
             shares=first.shares,
             memory_s=first.memory_s,

@@ -37,11 +37,13 @@ from embatch.remote import (
     JobEnded,
     JobRefused,
     JobSeen,
+    JobState,
     PollJob,
     Say,
     SendCall,
     Started,
     SubmitJob,
+    Tick,
     Wait,
 )
 
@@ -58,8 +60,8 @@ _PROBE_ITEMS = 32  # sent first where the budget is short, to see how good the e
 _PROBE_SHARE = 0.03
 _IDLE_S = 600.0  # the longest wait without a reason
 _LEAST_WAIT_S = 0.001
-_LOOK_SHARE = 0.05  # of the time since the start: how often plans are looked at again
-_LOOK_LEAST_S, _LOOK_MOST_S = 1.0, 300.0
+_LOOK_SHARE = 0.08  # of the time since the start: how often plans are looked at again
+_LOOK_LEAST_S, _LOOK_MOST_S = 1.0, 1800.0
 _WORTH_A_JOB = 0.5  # of a job's planned size must fit into the queue before it is submitted
 _LOST_POLLS = 5  # in a row, of every job, when the key is refused: nothing can be reached any more
 
@@ -134,6 +136,7 @@ class Strategy:
         self._look_at = math.inf
         self._looked = self._now
         self._wake = math.inf
+        self._resume = now  # when something can be done again without an event, polls and looks left out
         self._said: set[str] = set()
         self._outline: tuple[bool, bool, bool, int] | None = None
         self._says: list[Say] = []
@@ -152,8 +155,13 @@ class Strategy:
         self._now = max(self._now, event.now)
         self._take(event)
         done: list[Instruction] = []
-        self._wake = self._now + _IDLE_S
-        self._act(done)
+        done.extend(PollJob(id=id_) for id_ in self._jobs.due(self._now))
+        quiet = isinstance(event, (JobSeen, Tick)) and self._now < min(self._resume, self._look_at)
+        if self._dirty or not quiet:
+            self._wake = self._now + _IDLE_S
+            self._act(done)
+            self._resume = self._wake
+        self._wake = min(self._resume, self._look_at, self._jobs.next_poll())
         said, self._says = self._says, []
         if not self._finished:
             done.append(Wait(until=max(self._wake, self._now + _LEAST_WAIT_S)))
@@ -185,6 +193,8 @@ class Strategy:
             case JobSeen():
                 if self._jobs.seen(event):
                     self._look_soon()
+                if event.state is JobState.UNKNOWN:
+                    self._resume = self._now
             case JobEnded():
                 self._take_job(event)
 
@@ -270,7 +280,8 @@ class Strategy:
         self._say(
             f"a job of {count(job.items)} was refused ({event.kind}): the next in {span(wait_s)} at least"
         )
-        self._dirty = True
+        self._dirty = self._dirty or not self._jobs.open
+        self._look_soon()
 
     def _cost(self, lane: Lane, event: CallEnded | JobEnded) -> float:
         return event.cost if event.cost > 0 else self._purse.price(lane, event.used_tokens)
@@ -282,8 +293,6 @@ class Strategy:
     # --- acting -----------------------------------------------------------------------------------------------
 
     def _act(self, done: list[Instruction]) -> None:
-        done.extend(PollJob(id=id_) for id_ in self._jobs.due(self._now))
-        self._wake = min(self._wake, self._jobs.next_poll())
         if self._asked is not None:
             return
         if self._ended(done):
@@ -293,7 +302,6 @@ class Strategy:
         idle = not (self._calls.sent or self._jobs.jobs or self._for_calls or self._for_jobs)
         if self._dirty or self._now >= self._look_at or idle:
             self._look(done)
-        self._wake = min(self._wake, self._look_at)
         if not self._submit(done):
             self._send(done)
         if self._asked is None and not self._ended(done):
@@ -365,7 +373,8 @@ class Strategy:
             self._wake = min(self._wake, start)
             return False
         size = min(items, self._job_size)
-        fits = min(self._jobs.room_tokens(), self._purse.affordable("batch")) / self._item_tokens
+        afford = self._purse.affordable("batch", size)
+        fits = min(self._jobs.room_tokens(), afford) / self._item_tokens
         if self._jobs.room() < 1 or (fits < _WORTH_A_JOB * size and self._jobs.jobs):
             return False
         size = min(size, int(fits)) if fits < math.inf else size
@@ -374,9 +383,7 @@ class Strategy:
                 self._jobs.closed = ErrorKind.ENQUEUED_FULL
                 self._dirty = True
             return False
-        tokens = min(
-            self._jobs.room_tokens(), self._purse.affordable("batch"), 4.0 * size * self._item_tokens + 8192
-        )
+        tokens = min(self._jobs.room_tokens(), afford, 4.0 * size * self._item_tokens + 8192)
         self._asked = SubmitJob(id=self._next_id(), items=size, tokens=max(1, int(tokens)))
         done.append(self._asked)
         return True
@@ -386,7 +393,7 @@ class Strategy:
         items = min(self._for_calls, self._waiting)
         if items <= 0 or not self._may_call() or not self._calls.free:
             return
-        afford = self._purse.affordable("individual")
+        afford = self._purse.affordable("individual", 1)
         items = min(items, int(afford / self._item_tokens)) if afford < math.inf else items
         if items < 1:
             return
@@ -453,7 +460,7 @@ class Strategy:
         if self.name in {"individual", "batch"} or self._threshold is not None:
             return math.inf
         step = self._pace()
-        if self._jobs.jobs or (plan.jobs and plan.calls):
+        if self._jobs.jobs or plan.jobs or self._may_job():
             return self._now + max(_LOOK_LEAST_S, min(step, plan.until_s if plan.until_s > 0 else step))
         return math.inf
 
@@ -468,7 +475,7 @@ class Strategy:
         self._probing = False
         if self.goal.budget is None or not self._purse.doubtful or not self._may_call():
             return False
-        whole = self._purse.expected("individual", self._tokens) * self._purse.margin
+        whole = self._purse.expected("individual", self._tokens) * self._purse.margin()
         if (
             whole <= self._purse.free
             or not self._affords("individual")
@@ -541,7 +548,7 @@ class Strategy:
             free=self._purse.free,
             freed=self._purse.held_for(self._jobs.idle()),
             margin=self._purse.likely_margin,
-            sure_margin=self._purse.margin,
+            sure_margin=self._purse.margin(self._waiting),
             job_delay_s=max(0.0, self._jobs.not_before - self._now),
             job_items=self._jobs.job_items(),
             job_room=self._jobs.room(),

@@ -28,8 +28,10 @@ MANY_JOBS, MOST_JOBS = 16, 100
 
 _JOB_RUN_S = 45.0  # of rows in each job, where a pile is large enough to be split at all
 _LONG_RUN_S = 300.0
+_AS_SURE = 0.05  # probabilities that differ by less are alike: they are rough
 _KEEPS = 1.03  # a plan is kept if the best one costs no less than this much less
-_SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
+_FEW_SHARES = (0.08, 0.3, 0.7, 0.92)
+_SHARES = (0.04, 0.15, 0.3, 0.5, 0.7, 0.85, 0.96)
 _NO_TIME_WORTH = 1e-9  # dollars a second: what is free of charge is done soonest all the same
 
 
@@ -138,7 +140,7 @@ def choose(view: View, *, least_calls: int = 0, rule: str = "cost", keep: int | 
             `jobs` sends as much as jobs as the deadline allows.
         keep: waiting items that were to go as jobs until now: kept unless something is better by more than noise.
     """
-    plans = list(_plans(view, least_calls))
+    plans = list(_plans(view, least_calls, keep))
     most = max(plan.calls + plan.jobs for plan in plans)
     plans = [plan for plan in plans if plan.calls + plan.jobs == most]  # a budget may be too small for all
     good = [plan for plan in plans if plan.met >= view.probability]
@@ -146,26 +148,26 @@ def choose(view: View, *, least_calls: int = 0, rule: str = "cost", keep: int | 
         return max(good, key=lambda plan: (plan.jobs, -plan.cost))
     if not good:  # as probable as can be; plans that differ by little differ by chance
         top = max(plan.met for plan in plans)
-        good = [plan for plan in plans if plan.met >= top - 0.02]
-    best = _refined(view, min(good, key=lambda plan: plan.cost), least_calls)
+        good = [plan for plan in plans if plan.met >= top - _AS_SURE]
+    best = _refined(view, min(good, key=lambda plan: plan.cost), least_calls, keep)
     if keep is None or best.cancel or best.jobs == keep:
         return best
     same = evaluate(view, min(keep, view.waiting - min(view.waiting, least_calls)))
     whole = same.calls + same.jobs >= best.calls + best.jobs
-    as_sure = same.met >= min(view.probability, best.met - 0.02)
+    as_sure = same.met >= min(view.probability, best.met - _AS_SURE)
     return same if whole and as_sure and same.cost <= best.cost * _KEEPS else best
 
 
-def _plans(view: View, least_calls: int) -> Iterator[Plan]:
+def _plans(view: View, least_calls: int, keep: int | None) -> Iterator[Plan]:
     """Everything by calls, everything as jobs, and splits; with jobs under way kept, or cancelled."""
-    for jobs in _sizes(view, least_calls):
+    for jobs in _sizes(view, least_calls, keep):
         yield evaluate(view, jobs)
     if view.jobs and view.may_call and view.eager:
         yield evaluate(view, 0, cancel=True)
 
 
-def _sizes(view: View, least_calls: int) -> list[int]:
-    """How many of the waiting items might go as jobs, without repeats."""
+def _sizes(view: View, least_calls: int, keep: int | None = None) -> list[int]:
+    """How many of the waiting items might go as jobs, without repeats; few if there is a plan already."""
     most = view.waiting - min(view.waiting, least_calls)
     if view.job_price > 0 and view.free < math.inf:
         most = min(most, int(view.free / (view.job_price * view.margin)))
@@ -173,13 +175,18 @@ def _sizes(view: View, least_calls: int) -> list[int]:
         return [0]
     if not view.may_call:
         return [most]
-    sizes = {0, most, *(round(most * share) for share in _SHARES)}
+    if most < 8:
+        return [0, most]
+    shares = _SHARES if keep is None else _FEW_SHARES
+    sizes = {0, most, *(round(most * share) for share in shares)}
+    if keep is not None:
+        sizes.add(min(keep, most))
     return sorted(sizes)
 
 
-def _refined(view: View, best: Plan, least_calls: int) -> Plan:
+def _refined(view: View, best: Plan, least_calls: int, keep: int | None) -> Plan:
     """Look between the best split and its neighbours."""
-    sizes = _sizes(view, least_calls)
+    sizes = _sizes(view, least_calls, keep)
     if best.cancel or best.jobs not in sizes or len(sizes) < 3:
         return best
     at = sizes.index(best.jobs)

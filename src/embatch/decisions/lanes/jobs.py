@@ -287,7 +287,9 @@ class JobLane:
             else:
                 rest_s = job.items / self.beliefs.rows.median - run_s
             span = max(span, rest_s * _REST_SHARE)
+        elif any(other.running is not None for other in self.jobs.values()):
+            span *= 2  # it waits for others of this run: its end is not near
         if job.lost:
             span = max(span, 5.0 * 2.0 ** min(job.lost, 5))
         crowd = len(self.jobs) / _POLLS_PER_S
-        return min(_MOST_S, max(_LEAST_S, crowd, span))
+        return max(crowd, min(_MOST_S, max(_LEAST_S, span)))

@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from embatch.remote import Lane, Prices
 
 _FIRST = 2.0  # the margin before anything was counted ...
-_LAST = 1.02  # ... and the least one
+_LEAST = 1.01  # ... and the least one
 _FIRST_GENERATING = 6.0  # output tokens are not known at all
+_SIGMAS = 2.5
+_PRIOR_ITEMS = 3.0  # the belief that estimates are right is worth so many billed items
+_SPREAD, _LEAST_SPREAD, _SPREAD_ANSWERS = (
+    0.3**2,
+    0.05**2,
+    20.0,
+)  # of one item's bill, relative to its estimate
 _MEMORY_ITEMS = 20_000.0
 
 
@@ -36,6 +43,7 @@ class Purse:
         self._actual = 0.0
         self._estimated = 0.0
         self._items = 0.0
+        self._spread = _SPREAD
 
     def price(self, lane: Lane, tokens: float) -> float:
         """Dollars for so many input tokens, by the price list."""
@@ -50,24 +58,30 @@ class Purse:
     @property
     def ratio(self) -> float:
         """Dollars billed for each dollar estimated."""
-        return self._actual / self._estimated if self._estimated > 0 else 1.0
+        if self._items <= 0:
+            return 1.0
+        prior = _PRIOR_ITEMS * self._estimated / self._items
+        return (self._actual + prior) / (self._estimated + prior)
 
-    @property
-    def margin(self) -> float:
-        """What an expected price is multiplied by before it is held against the budget."""
-        first = _FIRST_GENERATING if self._generates else _FIRST
+    def margin(self, items: float = 0.0) -> float:
+        """What expected dollars are multiplied by before they are held against the budget.
+
+        Two things are in doubt: the ratio of bills to estimates, learned from the items billed so far, and how far those
+        under way, and `items` more, are from the mean.
+        """
         if self._items < 1:
-            return first
-        return _LAST + min(first - _LAST, (first - 1) / 2 / math.sqrt(self._items))
+            return _FIRST_GENERATING if self._generates else _FIRST
+        under_way = max(1.0, sum(count for _, count in self._held.values()) + items)
+        return _LEAST + _SIGMAS * math.sqrt(self._spread * (1 / self._items + 1 / under_way))
 
     @property
     def likely_margin(self) -> float:
         """The same for plans, that may turn out a little too dear: less, as they are looked at again."""
-        return self.margin if self._items < 1 else 1.01
+        return self.margin() if self._items < 1 else _LEAST
 
     def held_for(self, ids: Iterable[int]) -> float:
         """Dollars held for some of what is under way, with the margin."""
-        return sum(self._held[id_][0] for id_ in ids if id_ in self._held) * self.ratio * self.margin
+        return sum(self._held[id_][0] for id_ in ids if id_ in self._held) * self.ratio * self.margin()
 
     @property
     def doubtful(self) -> bool:
@@ -79,19 +93,21 @@ class Purse:
         """Dollars that are neither spent nor held; infinite without a budget."""
         if self.budget is None:
             return math.inf
-        return self.budget - self.spent - self.held * self.margin
+        return self.budget - self.spent - self.held * self.margin()
 
     @property
     def held(self) -> float:
         """Expected dollars of what is under way."""
         return sum(dollars for dollars, _ in self._held.values()) * self.ratio
 
-    def affordable(self, lane: Lane) -> float:
-        """Tokens that can still be sent by a lane; infinite if nothing limits them."""
-        each = self.expected(lane, 1.0) * self.margin
+    def affordable(self, lane: Lane, items: float = 1.0) -> float:
+        """Tokens that can still be sent by a lane, if they are those of `items`; infinite if nothing limits them."""
         if self.budget is None:
             return math.inf
-        return max(0.0, self.free) / each if each > 0 else math.inf
+        margin = self.margin(items)
+        each = self.expected(lane, 1.0) * margin
+        free = self.budget - self.spent - self.held * margin
+        return max(0.0, free) / each if each > 0 else math.inf
 
     def hold(self, id_: int, lane: Lane, items: int, tokens: float) -> None:
         """Something was sent."""
@@ -103,10 +119,19 @@ class Purse:
         estimated *= items / max(1, sent)
         self.spent += cost
         if items > 0 and cost > 0 and estimated > 0:
+            self._learn_spread(items, cost, estimated)
             keep = min(1.0, _MEMORY_ITEMS / (self._items + items))
             self._actual = self._actual * keep + cost
             self._estimated = self._estimated * keep + estimated
             self._items = self._items * keep + items
+
+    def _learn_spread(self, items: int, cost: float, estimated: float) -> None:
+        """How far one item's bill is from its estimate, as a variance, by how far this answer's was."""
+        if self._items < 1:
+            return
+        off = cost / (estimated * self.ratio) - 1
+        self._spread += (min(1.0, off * off * items) - self._spread) / _SPREAD_ANSWERS
+        self._spread = max(_LEAST_SPREAD, self._spread)
 
     def lose(self, id_: int) -> None:
         """It is not known whether it was billed: count it as if it was."""

@@ -21,7 +21,7 @@ REGIMES = ("good", "busy", "stuck")
 
 _GRID_FIRST_S, _GRID_STEP, _GRID_LAST_S = 2.0, 1.35, 180_000.0
 _TAIL = 3.0  # of the stuck regime's Lomax distribution: the longer it lasted, the longer it goes on
-_POINTS = tuple(normal_quantile((i + 0.5) / 4) for i in range(4))  # rates of a job, for a sum over four
+_POINTS = tuple(normal_quantile((i + 0.5) / 3) for i in range(3))  # rates of a job, for a sum over three
 _LEAST_WEIGHT = 1e-3  # of a regime: what is less probable is left out
 _INDEPENDENT = 3.0  # jobs count as so many independent witnesses at most: they are not, quite
 _TINY = 1e-12
