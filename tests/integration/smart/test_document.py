@@ -126,7 +126,7 @@ def test_the_two_extensions_are_used_as_they_were_sketched(place: Place) -> None
     assert adaptive.embed_content([EmbeddingRequest(text="a")])[0].embedding is not None
     assert adaptive.batch_threshold == 10
 
-    coalescing = place.make(CoalescingSmartClient, "gemini-embedding-001", coalesce_window=50.0)
+    coalescing = place.make(CoalescingSmartClient, "gemini-embedding-001", coalesce_window=200.0)
 
     async def main() -> list[int]:
         found = await asyncio.gather(*(coalescing.embed_content([f"q {i}"]) for i in range(5)))

@@ -22,12 +22,14 @@ def requests(count: int, name: str = "text") -> list[EmbeddingRequest]:
 
 def test_at_the_timeout_the_job_is_named_and_taken_up_by_the_same_call(place: Place) -> None:
     """Another client, as after a restart, submits nothing and pays nothing twice."""
+    place.emulator.set_regime("stuck")
     with pytest.raises(StillRunningError) as caught:
-        place.make(GeminiBatchClient, "gemini-embedding-001", 5.0, 15.0).embed_content(requests(30))
+        place.make(GeminiBatchClient, "gemini-embedding-001", 5.0, 300.0).embed_content(requests(30))
+    place.emulator.set_regime("good")
     (job,) = place.emulator.jobs()
     assert caught.value.jobs == (job.id,)
     assert job.id in str(caught.value)
-    results = place.make(GeminiBatchClient, "gemini-embedding-001").embed_content(requests(30))
+    results = place.make(GeminiBatchClient, "gemini-embedding-001", 5.0, 9000.0).embed_content(requests(30))
     assert all(result.embedding is not None for result in results)
     assert len(place.emulator.jobs()) == 1
     assert {place.emulator.billed(one.text) for one in requests(30)} == {1}

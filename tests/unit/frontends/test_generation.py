@@ -137,7 +137,7 @@ def test_a_job_under_way_is_found_again(tmp_path: Path) -> None:
     """By the ledger: the next run takes its results."""
     path = tmp_path / "answers.lanes"
     provider = chat(polls_until_done=10**9)
-    patient = LaneSettings(strategy="batch", patience_s=30.0)
+    patient = LaneSettings(strategy="batch", patience_s=1500.0)
     with pytest.raises(GoalError, match="jobs/1"):
         answers(provider, ["a", "b"], ledger=_on_disk(path), settings=patient)
     provider.polls_until_done = 0

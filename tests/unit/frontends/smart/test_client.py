@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fake_provider import vector
+from tests.fake_provider import FakeProvider, vector
 
+from embatch.engine.lanes.clock import Clock
 from embatch.errors import (
     BackendClosedError,
     EmptyTextError,
@@ -37,8 +38,6 @@ from embatch.remote import ErrorKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from tests.fake_provider import FakeProvider
 
     Make = Callable[..., Any]
 
@@ -88,6 +87,19 @@ def test_lanes_can_be_forced(make: Make, fake: FakeProvider) -> None:
     with pytest.raises(ValueError, match="force_batch"):
         client.embed_content(texts(1, "none"), force_batch=True, force_individual=True)
     assert (len(fake.calls), len(fake.jobs)) == (3, 1)
+
+
+def test_hybrid_uses_both_lanes_at_once(make: Make, fake: FakeProvider) -> None:
+    """A few by calls, the rest as a job, the results in one order; too few for that are calls."""
+    client = make(strategy="hybrid")
+    client.embed_content(texts(9))
+    assert (len(fake.calls), len(fake.jobs)) == (1, 0)
+    fake.calls.clear()
+    results = client.embed_content(texts(30, "many"))
+    assert [r.embedding for r in results] == [vector(f"many {i}").tolist() for i in range(30)]
+    (job,) = fake.jobs.values()
+    by_calls = sum(map(len, fake.calls))
+    assert (by_calls >= 5, by_calls + len(job.rows)) == (True, 30)
 
 
 def test_preferred_purposes_go_by_calls(make: Make, fake: FakeProvider) -> None:
@@ -203,42 +215,46 @@ def test_at_the_timeout_the_job_is_named_and_the_same_call_takes_its_results(
     """The error is a TimeoutError, says how to go on, and no second job is submitted, by another client either."""
     fake.polls_until_done = 10**9
     with pytest.raises(StillRunningError, match="job jobs/1 still under way") as caught:
-        make(5.0, 20.0, kind=GeminiBatchClient).embed_content(texts(1))
+        make(5.0, 1500.0, kind=GeminiBatchClient).embed_content(texts(1))
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.jobs == ("jobs/1",)
     assert "again" in caught.value.hint
     fake.polls_until_done = 0
-    results = make(5.0, 900.0, kind=GeminiBatchClient).embed_content(texts(1))
+    results = make(5.0, 90_000.0, kind=GeminiBatchClient).embed_content(texts(1))
     assert results == [EmbeddingResult("0", vector("text 0").tolist())]
     assert len(fake.jobs) == 1
 
 
-def test_groups_that_were_done_are_not_paid_again_after_a_timeout(make: Make, fake: FakeProvider) -> None:
+def test_groups_that_were_done_are_not_paid_again_after_a_timeout() -> None:
     """Two groups, one slow: the same call again asks for neither a second time."""
+    quick, slow = FakeProvider(polls_until_done=0), FakeProvider(polls_until_done=10**9)
+    requests = [EmbeddingRequest("a"), EmbeddingRequest("b", model="slow")]
 
-    def slow_second() -> None:
-        fake.jobs["jobs/1"].polls = 10**6
-        fake.polls_until_done = 10**5
+    def embed(timeout: float) -> list[EmbeddingResult]:
+        with GeminiBatchClient(
+            None,
+            "quick",
+            5.0,
+            timeout,
+            provider=lambda name: {"quick": quick, "slow": slow}[name],
+            clock=Clock(2000.0),
+        ) as client:
+            return client.embed_content(requests)
 
-    requests = [EmbeddingRequest("a"), EmbeddingRequest("b", task_type="QUERY", model="fake-2")]
-    requests[1] = EmbeddingRequest("b", model="fake-2")
-    fake.before_submit = lambda: slow_second() if fake.jobs else None
-    with pytest.raises(StillRunningError) as caught:
-        make(5.0, 60.0, kind=GeminiBatchClient).embed_content(requests)
-    assert len(caught.value.jobs) == 1
-    for job in fake.jobs.values():
-        job.polls = 10**6
-    results = make(5.0, 900.0, kind=GeminiBatchClient).embed_content(requests)
-    assert [r.embedding for r in results] == [vector("a").tolist(), vector("b").tolist()]
-    assert len(fake.jobs) == 2
+    with pytest.raises(StillRunningError, match="jobs/1"):
+        embed(1500.0)
+    slow.polls_until_done = 0
+    assert [r.embedding for r in embed(90_000.0)] == [vector("a").tolist(), vector("b").tolist()]
+    assert (len(quick.jobs), len(slow.jobs)) == (1, 1)
+    assert quick.calls == slow.calls == []
 
 
 def test_the_poll_interval_is_kept(make: Make, fake: FakeProvider) -> None:
     """A job is looked at about as often as asked for, and not more."""
     fake.polls_until_done = 10**9
     with pytest.raises(StillRunningError):
-        make(100.0, 1050.0, kind=GeminiBatchClient).embed_content(texts(3))
-    assert 3 <= fake.jobs["jobs/1"].polls <= 10
+        make(200.0, 2100.0, kind=GeminiBatchClient).embed_content(texts(3))
+    assert 1 <= fake.jobs["jobs/1"].polls <= 10
 
 
 def test_metrics_count_and_are_told(make: Make, fake: FakeProvider, caplog: pytest.LogCaptureFixture) -> None:

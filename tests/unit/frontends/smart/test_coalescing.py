@@ -132,7 +132,7 @@ def client(make: Make, **options: Any) -> CoalescingSmartClient:
 
 def test_tasks_share_one_call(make: Make, fake: FakeProvider) -> None:
     """Ten awaiting callers, one packed call, each with its own vector."""
-    coalescing = client(make, coalesce_window=400.0)
+    coalescing = client(make, coalesce_window=LONG_S * 2000)
 
     async def main() -> list[list[EmbeddingResult]]:
         asked = (
@@ -167,7 +167,7 @@ def test_a_bad_text_or_request_hurts_its_own_caller_only(make: Make, fake: FakeP
     fake.before_call = before_call
     coalescing = client(make, coalesce_window=400.0)
 
-    async def main() -> list[Any]:
+    async def main() -> tuple[Any, ...]:
         return await asyncio.gather(
             coalescing.embed_content(["fine"]),
             coalescing.embed_content(["poison"]),

@@ -106,9 +106,9 @@ def test_after_a_timeout_the_same_prompts_find_their_answers(make: Make, chat: F
     """No second job is submitted."""
     chat.polls_until_done = 10**9
     with pytest.raises(StillRunningError, match="jobs/1"):
-        make(5.0, 20.0, kind=GeminiBatchClient, model="chat").generate_content(prompts(4))
+        make(5.0, 1500.0, kind=GeminiBatchClient, model="chat").generate_content(prompts(4))
     chat.polls_until_done = 0
-    results = make(5.0, 900.0, kind=GeminiBatchClient, model="chat").generate_content(prompts(4))
+    results = make(5.0, 90_000.0, kind=GeminiBatchClient, model="chat").generate_content(prompts(4))
     assert [r.text for r in results] == [f"answer to why {i}" for i in range(4)]
     assert len(chat.jobs) == 1
 
@@ -200,8 +200,9 @@ def test_a_prompt_that_is_refused_is_an_error_of_its_own(make: Make, chat: FakeP
     """Also one that is no text at all."""
 
     def blocked(text: str, work: GenerateWork, *, timeout_s: float) -> Iterator[str]:
-        raise ProviderError("blocked", kind=ErrorKind.BAD_INPUT)
-        yield ""
+        if text:
+            raise ProviderError("blocked", kind=ErrorKind.BAD_INPUT)
+        yield text
 
     chat.stream = blocked  # type: ignore[method-assign]  # a double
     client = make(model="chat")
