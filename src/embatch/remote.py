@@ -361,6 +361,8 @@ class LaneReport:
     """Whether prices are known; else all dollars are 0."""
     isolated: int = 0
     """Calls split because something in them was refused."""
+    cut: int = 0
+    """Times that a text was cut because the provider refused it as too long, against the estimate of its tokens."""
     retried: int = 0
     """Items sent again after a fruitless attempt."""
     seconds: float = 0.0

@@ -259,7 +259,13 @@ class RemoteModel:
             ledger=ledger,
             store=store,
             make_run=lambda put: self.run_for(
-                work, put, ledger=ledger, settings=chosen, report=report, dimensions=spec.dimensions
+                work,
+                put,
+                ledger=ledger,
+                settings=chosen,
+                report=report,
+                dimensions=spec.dimensions,
+                cut=spec.overlong != "error",
             ),
             lanes=report,
             rows_at_once=rows_at_once,
@@ -281,8 +287,9 @@ class RemoteModel:
         settings: LaneSettings,
         report: LaneReport,
         dimensions: int | None = None,
+        cut: bool = False,
     ) -> LaneRun:
-        """A run over what the ledger holds."""
+        """A run over what the ledger holds; with `cut`, a text refused as too long is cut instead of failing."""
         if settings.parallel is not None and settings.parallel != self._parallel:
             self._parallel = settings.parallel
             self.pacer = self._new_pacer(self.pacer.learned())
@@ -319,6 +326,7 @@ class RemoteModel:
                 report=report,
                 put=put,
                 dimensions=dimensions,
+                cut=cut,
                 deciding=self.deciding,
             )
         )

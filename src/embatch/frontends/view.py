@@ -169,6 +169,7 @@ def lane_lines(lanes: LaneReport, model: str) -> list[str]:
         (lanes.calls_refused, "calls refused for a quota"),
         (lanes.calls_failed, "calls failed"),
         (lanes.retried, "texts sent again"),
+        (lanes.cut, "cuts of texts that were refused as too long"),
         (lanes.jobs_cancelled, "jobs cancelled"),
     ]
     told = ", ".join(f"{count:,} {what}" for count, what in troubles if count)

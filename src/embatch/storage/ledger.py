@@ -163,6 +163,14 @@ class Ledger:
         """Units wait again."""
         self._set(ids, "state = 0, attempts = attempts + 1" if blame else "state = 0")
 
+    def shorten(self, unit: int, text: str, tokens: int) -> None:
+        """A unit waits again, with less text: all of it was refused as too long."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE units SET state = 0, text = ?, tokens = ?, size = ? WHERE id = ?",
+                (text, tokens, len(text.encode()), unit),
+            )
+
     def done(self, ids: Sequence[int]) -> None:
         """Units have their results."""
         self._set(ids, "state = 3, text = NULL")

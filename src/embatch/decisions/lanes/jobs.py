@@ -6,6 +6,7 @@ should be.
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from embatch.remote import JobEnded, JobLimits, JobRefused, JobSeen
 
 _FIRST_POLL_S, _LEAST_S, _MOST_S = 3.0, 2.0, 60.0
-_AGE_SHARE = 1 / 24  # of its age: a job is noticed a fiftieth of its time late, in the mean
+_AGE_SHARE = 1 / 20  # of its age: a job is noticed a fortieth of its time late, in the mean
 _REST_SHARE = 1 / 4  # of the time that it is expected to take still
-_POLLS_PER_S = 1.0  # of all jobs together
+_POLLS_PER_S = 0.5  # of all jobs together
 _REFUSALS = 8  # in a row, then the lane is closed
 _FRUITLESS = 3  # jobs that ended without any result, in a row
 _BACKOFF_S, _MOST_BACKOFF_S = 5.0, 900.0
@@ -86,6 +87,9 @@ class JobLane:
     served: float = -math.inf
     """When the latest job that has run or ended well was accepted: older ones wait for each other."""
 
+    _polls: list[tuple[float, int]] = field(default_factory=list)
+    """When to look at which job, soonest first; those that no longer hold are skipped."""
+
     def __post_init__(self) -> None:
         if self.limits is not None and self.limits.enqueued_tokens is not None:
             self.queue_tokens = float(self.limits.enqueued_tokens)
@@ -130,7 +134,7 @@ class JobLane:
         job = self.jobs.get(id_)
         if job is not None:
             job.accepted = now - age_s
-            job.next_poll = now + (_FIRST_POLL_S if age_s <= 0 else 0.0)
+            self._poll_at(job, now + (_FIRST_POLL_S if age_s <= 0 else 0.0))
             self.refusals = 0
 
     def refused(self, event: JobRefused, draw: float) -> Job | None:
@@ -157,7 +161,7 @@ class JobLane:
             works = event.state in {JobState.RUNNING, JobState.FINALIZING}
             if job.running is None and (works or (job.completed or 0) > 0):
                 job.running = event.now
-        job.next_poll = event.now + self._interval(job, event.now)
+        self._poll_at(job, event.now + self._interval(job, event.now))
         return job.state is not before
 
     def ended(self, event: JobEnded, draw: float) -> Job | None:
@@ -212,21 +216,31 @@ class JobLane:
 
     def due(self, now: float) -> Iterator[int]:
         """Jobs to look at now."""
-        for job in self.jobs.values():
-            if not job.polling and job.next_poll <= now:
-                job.polling = True
-                yield job.id
+        while self.next_poll() <= now:
+            _, id_ = heapq.heappop(self._polls)
+            self.jobs[id_].polling = True
+            yield id_
 
     def next_poll(self) -> float:
         """When the next is due."""
-        return min((job.next_poll for job in self.jobs.values() if not job.polling), default=math.inf)
+        while self._polls:
+            at, id_ = self._polls[0]
+            job = self.jobs.get(id_)
+            if job is not None and not job.polling and job.next_poll == at:
+                return at
+            heapq.heappop(self._polls)
+        return math.inf
+
+    def _poll_at(self, job: Job, at: float) -> None:
+        job.next_poll = at
+        heapq.heappush(self._polls, (at, job.id))
 
     def cancel(self, now: float) -> list[int]:
         """Mark all jobs that the provider has as cancelled; those that were not yet."""
         found = [job for job in self.jobs.values() if job.accepted is not None and job.cancelled is None]
         for job in found:
             job.cancelled = now
-            job.next_poll = now + _LEAST_S
+            self._poll_at(job, now + _LEAST_S)
         return [job.id for job in found]
 
     def idle(self) -> list[int]:

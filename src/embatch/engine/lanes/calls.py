@@ -195,6 +195,8 @@ class Calls:
                 sum(unit.size for unit in units),
             )
         if len(units) == 1:
+            if self._run.shortened(units[0], error):
+                return 0
             self._run.fail([(units[0], item_error(error))])
             return 1
         parts.report.isolated += 1
@@ -224,17 +226,20 @@ class Calls:
         """Single items without a result in an answer that was otherwise good: once more, or given up."""
         run = self._run
         again: list[Unit] = []
+        cut: list[Unit] = []
         given_up: list[tuple[Unit, ItemError]] = []
         for unit, error in bad:
             run.seen(error)
-            if error.kind.splits or unit.attempts + 1 >= ATTEMPTS:
+            if run.shortened(unit, error):
+                cut.append(unit)
+            elif error.kind.splits or unit.attempts + 1 >= ATTEMPTS:
                 given_up.append((unit, item_error(error)))
             else:
                 again.append(unit)
         run.fail(given_up)
         run.parts.ledger.back([unit.id for unit in again], blame=True)
-        run.parts.report.retried += len(again)
-        return len(given_up), again
+        run.parts.report.retried += len(again) + len(cut)
+        return len(given_up), again + cut
 
     def _used_tokens(self, post: CallReport, results: Sequence[Result]) -> tuple[int, int]:
         assert post.answer is not None

@@ -319,16 +319,19 @@ class Jobs:
         units = self._run.parts.ledger.job_units(job.number, list(bad))
         failures: list[tuple[Unit, ItemError]] = []
         again: list[Unit] = []
+        cut = 0
         for digest, unit in units.items():
             error = bad[digest]
             self._run.seen(error)
-            if error.kind.splits or unit.attempts + 1 >= ATTEMPTS:
+            if self._run.shortened(unit, error):
+                cut += 1
+            elif error.kind.splits or unit.attempts + 1 >= ATTEMPTS:
                 failures.append((unit, item_error(error)))
             else:
                 again.append(unit)
         self._run.parts.ledger.back([unit.id for unit in again], blame=True)
         self._run.fail(failures)
-        return len(failures), len(again)
+        return len(failures), len(again) + cut
 
     def _bill(self, items: int, tokens: int, dollars: float, *, estimated: bool) -> None:
         report = self._run.parts.report

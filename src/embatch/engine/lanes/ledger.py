@@ -42,6 +42,10 @@ class LaneLedger(Protocol):
         """Units wait again; with `blame`, one more attempt of theirs was fruitless."""
         ...
 
+    def shorten(self, unit: int, text: str, tokens: int) -> None:
+        """A unit waits again, with less text: all of it was refused as too long."""
+        ...
+
     def done(self, ids: Sequence[int]) -> None:
         """Units have their results, and these are in the store."""
         ...

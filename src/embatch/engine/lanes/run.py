@@ -59,6 +59,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _WORKERS = 128
+_CUT_TO, _LEAST_CHARS = (
+    0.8,
+    16,
+)  # a text refused as too long keeps this share, as long as it has more than so many
 _SHARED_S = 0.05  # how often a run with nothing under way looks whether another one has left it room
 _LOOK_S = 0.5  # of the world, between two estimates of the time left
 _LAST_ANSWERS_S = 5.0  # how long an interrupted run waits for answers that are paid for already
@@ -80,6 +84,8 @@ class LaneParts:
     """Keeps results; when it returns, a kill loses none of them."""
     dimensions: int | None = None
     """Of each vector; None for answers in text."""
+    cut: bool = False
+    """Whether a text that the provider refuses as too long is cut until it fits, instead of failing."""
     deciding: AbstractContextManager[object] = field(default_factory=threading.RLock)
     """Held from an event until all that it leads to is begun: runs at the same time share a pacer and beliefs."""
 
@@ -162,6 +168,19 @@ class LaneRun:
         if failures:
             self._parts.ledger.fail([(unit.id, error) for unit, error in failures])
             self.done += len(failures)
+
+    def shortened(self, unit: Unit, error: ProviderError) -> bool:
+        """Whether the unit waits again with less text, having been refused as too long."""
+        if (
+            error.kind is not ErrorKind.INPUT_TOO_LONG
+            or not self._parts.cut
+            or len(unit.text) <= _LEAST_CHARS
+        ):
+            return False
+        text = unit.text[: int(len(unit.text) * _CUT_TO)]
+        self._parts.ledger.shorten(unit.id, text, max(1, int(unit.tokens * _CUT_TO)))
+        self._parts.report.cut += 1
+        return True
 
     def usable(self, result: Result | ProviderError) -> Result | ProviderError:
         """The result, unless it cannot be one."""
