@@ -73,7 +73,7 @@ def make(fake: FakeProvider, chat: PromptProvider) -> Iterator[Make]:
             options.pop("model", "fake"),
             *arguments,
             provider=lambda name: chat if name.startswith("chat") else fake,
-            clock=Clock(SCALE),
+            clock=options.pop("clock", None) or Clock(SCALE),
             **options,
         )
         clients.append(client)

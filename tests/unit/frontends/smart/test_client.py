@@ -374,7 +374,8 @@ def test_an_adaptive_client_begins_with_what_it_is_given_and_then_goes_by_what_i
     make: Make, fake: FakeProvider
 ) -> None:
     """After calls and a job were seen, small piles no longer go as jobs that do not pay."""
-    client = make(5, kind=AdaptiveSmartClient)
+    slow_enough = Clock(20.0)  # for what it learns to be true
+    client = make(5, kind=AdaptiveSmartClient, clock=slow_enough, hour_worth=50.0)
     assert client.batch_threshold == 5
     client.embed_content(texts(4))
     client.embed_content(texts(6, "job"))
