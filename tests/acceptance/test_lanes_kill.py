@@ -100,7 +100,7 @@ class Crew:
             self.zygotes.put(Zygote())
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         for _ in range(_ZYGOTES):
             self.zygotes.get().close()
 

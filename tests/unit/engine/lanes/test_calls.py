@@ -168,7 +168,7 @@ def test_a_wrong_vector_is_asked_for_again(lanes: OpenLanes, wrong: str) -> None
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_text_whose_vector_stays_wrong_is_named(lanes: OpenLanes, wrong: str) -> None:
     """After a few tries the text is named as failed; the wrong vector is stored nowhere."""
-    from embatch.storage.memory import MemoryStore
+    from embatch.storage.cache import MemoryStore
 
     def answer(sent: Sequence[str], good: CallAnswer) -> CallAnswer:
         results = [
@@ -296,7 +296,7 @@ FATAL = [ErrorKind.AUTH, ErrorKind.NOT_FOUND, ErrorKind.RATE_DAY, ErrorKind.QUOT
 @pytest.mark.parametrize("kind", FATAL)
 def test_what_was_paid_is_kept_when_nothing_more_can_succeed(lanes: OpenLanes, kind: ErrorKind) -> None:
     """A refused key or a used-up quota ends the run at once; what calls brought until then is in the store."""
-    from embatch.storage.memory import MemoryStore
+    from embatch.storage.cache import MemoryStore
 
     count = [0]
 
@@ -319,7 +319,7 @@ def test_what_was_paid_is_kept_when_nothing_more_can_succeed(lanes: OpenLanes, k
 
 def test_an_answer_that_is_late_is_kept_when_the_run_ends(lanes: OpenLanes) -> None:
     """A call that is under way when another one ends the run is waited for, and its vectors are stored."""
-    from embatch.storage.memory import MemoryStore
+    from embatch.storage.cache import MemoryStore
 
     ended = threading.Event()
 

@@ -127,7 +127,7 @@ def test_failed_repeats_are_counted_once(lanes: OpenLanes) -> None:
 
 def test_stored_vectors_are_not_sent_again(lanes: OpenLanes) -> None:
     """Over a cache, only new texts are sent, and the report tells the two apart."""
-    from embatch.storage.memory import MemoryStore
+    from embatch.storage.cache import MemoryStore
 
     provider = FakeProvider()
     embedder = lanes(provider, cache=MemoryStore())

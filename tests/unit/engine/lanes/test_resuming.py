@@ -15,8 +15,8 @@ from embatch.engine.window import as_items
 from embatch.errors import GoalError, NotSentError, OutputMismatchError, ProviderError
 from embatch.frontends.remote_host import RemoteHost
 from embatch.remote import CancelJob, ErrorKind, Goal, JobLimits, JobSeen, JobState, Prices
+from embatch.storage.cache import MemoryStore
 from embatch.storage.ledger import Ledger
-from embatch.storage.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
