@@ -177,6 +177,7 @@ class EmbedJob:
             return
         from embatch.storage.runs import default_registry
 
+        self._embedder.keep_profile(self._pipeline.report)
         lanes = self._pipeline.report.lanes
         state = "done" if self._whole else "stopped"
         default_registry().end(self._ledger.run_id, state, lanes.to_dict() if lanes else {})
@@ -184,7 +185,6 @@ class EmbedJob:
             self._ledger.finish()
         else:
             self._ledger.close()
-        self._embedder.keep_profile(self._pipeline.report)
 
     def _interrupted(self, done: int) -> InterruptedRunError:
         jobs = [] if self._ledger is None else self._ledger.jobs(done=False)

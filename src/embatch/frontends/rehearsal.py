@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embatch.engine.lanes.clock import Clock
 from embatch.errors import EmbatchError, MissingExtraError
 from embatch.frontends.jobs import split_by
+from embatch.frontends.planning import ReadOnly
 from embatch.frontends.remote import LaneSettings, RemoteModel
 from embatch.frontends.remote_host import RemoteHost
-from embatch.storage.learned import LearnedFacts
 from embatch.storage.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embatch.emulator import Emulator, EmulatorOptions
+    from embatch.emulator.options import Quotas
     from embatch.frontends.jobs import SplitRule
     from embatch.remote import LaneReport, ModelFacts
+    from embatch.storage.learned import LearnedFacts
     from embatch.types import BadItem, Item, Overlong
 
 KEY = "rehearsal"
@@ -93,7 +96,7 @@ def rehearse(  # noqa: PLR0913  # one argument for each choice that a user has
         from embatch.providers.registry import open_provider
 
         provider = open_provider(model, base_url=emulator.url, api_key=KEY)
-        kept = None if learned is None else _ReadOnly(learned)
+        kept = None if learned is None else ReadOnly(learned)
         remote = RemoteModel(provider, settings=settings, learned=kept, clock=Clock(time_scale))
         try:
             failed, lanes, error = _play(remote, rows, rule, overlong, task)
@@ -109,20 +112,6 @@ def rehearse(  # noqa: PLR0913  # one argument for each choice that a user has
         error=error,
         real_seconds=time.perf_counter() - started,
     )
-
-
-class _ReadOnly(LearnedFacts):
-    """What was learned, for a run that must not add to it."""
-
-    def __init__(self, learned: LearnedFacts) -> None:
-        self._learned = learned
-
-    def load(self, key: str) -> dict[str, Any]:
-        """What real runs have learned: the emulator has another account, but the same model."""
-        return self._learned.load_like(key)
-
-    def save(self, key: str, facts: dict[str, Any]) -> None:
-        """Nothing: a rehearsal teaches nothing about the world."""
 
 
 def _play(
@@ -147,7 +136,8 @@ def _play(
     return pipeline.report.failed, replace(lanes), error
 
 
-def _emulator():  # type: ignore[no-untyped-def]  # noqa: ANN202  # three classes of an extra
+def _emulator() -> tuple[type[Emulator], type[EmulatorOptions], type[Quotas]]:
+    """The emulator's classes, which need an extra."""
     try:
         import starlette  # noqa: F401  # the server's libraries are looked for before anything is read
         import uvicorn  # noqa: F401

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from embatch.decisions.costs import Terms, savings
 from embatch.decisions.lanes.watch import Bounds, Watch
 from embatch.decisions.latency import Beliefs
 from embatch.decisions.pacing import Learned, Pacer
@@ -272,6 +273,23 @@ class RemoteModel:
             collect=collect,
         )
 
+    def terms(self, goal: Goal | None = None) -> Terms:
+        """What an outlook over this model rests on now."""
+        return Terms(
+            facts=self.facts,
+            goal=goal or self.settings.goal,
+            beliefs=self.beliefs,
+            pacer=self.pacer,
+            call_limits=lambda: self.caps.limits(self.facts.call),
+            now=self.clock.now(),
+        )
+
+    def conclude(self, report: LaneReport) -> None:
+        """Fill in what a run has saved against only jobs, and only calls."""
+        with self.deciding:
+            saved = savings(self.terms(), report, report.call_items + report.job_items)
+        report.saved_seconds, report.saved_dollars = saved.seconds, saved.dollars
+
     def new_report(self, settings: LaneSettings, ledger: Ledger) -> LaneReport:
         """An empty report of a run."""
         return LaneReport(
@@ -391,11 +409,3 @@ class RemoteModel:
 
 def _today() -> str:
     return datetime.now(UTC).date().isoformat()
-
-
-def conclude(report: LaneReport, model: RemoteModel, items: int) -> None:
-    """Fill in what a run saved against the other lanes."""
-    from embatch.decisions.costs import savings
-
-    saved = savings(report, model.facts, model.beliefs, items)
-    report.saved_seconds, report.saved_dollars = saved.seconds, saved.dollars

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_SAVE_S = 30.0  # between two savings of what single texts have taught: they must not wait for the disk
+
 STREAMED_ROWS = 50_000
 """Rows of an open-ended stream that are driven together: a job's worth."""
 
@@ -112,9 +114,12 @@ class RemoteHost:
         return None  # the answer is: ask `run`
 
     def keep(self, report: Report) -> None:
-        """Keep what was learned for the next process."""
-        del report
-        self.backend.save()
+        """Say what a run has saved, and keep what was learned for the next process."""
+        lanes = report.lanes
+        many = lanes is not None and lanes.call_items + lanes.job_items > 1
+        if lanes is not None and many:
+            self.backend.conclude(lanes)
+        self.backend.save(least_s=0.0 if many else _SAVE_S)
 
     def close(self) -> None:
         """Close the provider."""
@@ -184,7 +189,7 @@ class SafeRun:
         spec = self._host.spec_for(self._task)
         try:
             return open_run(
-                user_folder() / "runs" / _name(spec, self._rows),
+                user_folder() / "runs" / _name(spec, self._host.backend.provider.account, self._rows),
                 spec,
                 rows=len(self._rows),
                 base_url=self._host.backend.base_url,
@@ -266,9 +271,9 @@ def open_ledger(
     return ledger
 
 
-def _name(spec: ModelSpec, rows: Iterable[Item | BadItem]) -> str:
-    """The same for the same texts, in any order, under the same spec; another one for each other user of it."""
-    digest = hashlib.blake2b(spec.fingerprint.encode(), digest_size=8)
+def _name(spec: ModelSpec, account: str, rows: Iterable[Item | BadItem]) -> str:
+    """The same for the same texts, in any order, under the same spec and account."""
+    digest = hashlib.blake2b(f"{spec.fingerprint} {account}".encode(), digest_size=8)
     texts = (row.text for row in rows if not isinstance(row, BadItem) and check_text(row.text) is None)
     for text in sorted({text_digest(text) for text in texts}):
         digest.update(text)

@@ -289,6 +289,11 @@ class Ledger:
                 )
         return found
 
+    def has_answers(self) -> bool:
+        """Whether any generated answer is kept."""
+        with self._errors():
+            return self._open.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is not None
+
     # --- ending -----------------------------------------------------------------------------------------------
 
     def finish(self) -> None:

@@ -266,6 +266,40 @@ def test_an_unknown_run_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "list"]) == 0
 
 
+def test_planning_needs_no_key_and_sends_nothing(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan compares the strategies' calls, jobs, prices and times, in 80 columns and as JSON."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert main(["plan", str(source), *OPENAI, "--deadline", "10m"]) == 0
+    told = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in told.splitlines())
+    assert "deadline" in told
+    assert main(["plan", str(source), *OPENAI, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    auto, individual, batch = plan["outlook"]
+    assert (auto["strategy"], individual["strategy"], batch["strategy"]) == ("auto", "individual", "batch")
+    assert plan["distinct"] == individual["call_items"] == batch["job_items"] == len(TEXTS)
+    assert batch["dollars"] < 2 * individual["dollars"]
+    assert main(["plan", str(source), *OPENAI, "--threads", "2"]) == 2
+
+
+def test_a_plan_and_its_run_agree(
+    emulator: Emulator, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the plan says of calls and tokens is what the run then does, and the report tells what was saved."""
+    assert main(["plan", str(source), *OPENAI, "--json", "--strategy", "individual"]) == 0
+    (individual,) = [
+        one for one in json.loads(capsys.readouterr().out)["outlook"] if one["strategy"] == "individual"
+    ]
+    embed(emulator, source, tmp_path / "o.parquet", "--strategy", "individual", "--json")
+    lanes = json.loads(capsys.readouterr().out.splitlines()[-1])["lanes"]
+    assert lanes["call_items"] == individual["call_items"]
+    assert lanes["calls"] == individual["calls"]
+    assert lanes["dollars"] == pytest.approx(individual["dollars"], rel=0.3)
+    assert lanes["saved_seconds"] is not None
+
+
 def test_rehearsing_needs_no_key(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,19 +48,28 @@ def plan(
 ) -> None:
     """Count texts, tokens, truncations, repeats and batches, and estimate the time, from a sample that is embedded.
 
+    For a provider's model, nothing is sent and no key is needed: the strategies' prices and times are compared.
+
     Takes the arguments of `embed` and writes nothing. With --to or --cache, what is already stored there is counted.
     """
     from embatch.decisions.planning import Budget
     from embatch.decisions.vectors import row_bytes
     from embatch.engine.forecast import forecast
     from embatch.frontends.cli.embed import open_embedder
+    from embatch.frontends.cli.plan_lanes import plan_embedder, tell_lanes
     from embatch.frontends.jobs import SplitRule, split_rows
+    from embatch.frontends.opening import is_remote
     from embatch.storage.journal import journal_path
     from embatch.storage.peek import stored_digests
     from embatch.storage.sources import open_sources
 
     opened = open_sources(list(sources), text_column=text_column, id_column=id_column)
-    with open_embedder(quiet=quiet or as_json, overlong=overlong, **model_settings) as embedder:
+    remote = is_remote(model_settings["model"])
+    with (
+        plan_embedder(overlong=overlong, **model_settings)
+        if remote
+        else open_embedder(quiet=quiet or as_json, overlong=overlong, **model_settings)
+    ) as embedder:
         rule = SplitRule(overlap_tokens=overlap) if split else None
         batch_size = model_settings.get("batch_size")
         budget = Budget(items=batch_size) if batch_size else Budget(tokens=embedder.budget)
@@ -69,9 +78,12 @@ def plan(
         stores = [path for path in (cache, journal_path(output) if output and not fresh else None) if path]
         known = partial(stored_digests, stores, embedder.spec.fingerprint) if stores else None
         counted = forecast(embedder.backend, embedder.spec, budget, rows, known=known)
-        seconds = counted.tokens / _tokens_per_s(embedder, sample) if counted.tokens else 0.0
         skipped = dict(opened.skipped_counts)
         size = (counted.rows - counted.failed) * row_bytes(embedder.dimensions, vectors_as)
+        if remote:
+            tell_lanes(counted, embedder, skipped, size, as_json=as_json)
+            return
+        seconds = counted.tokens / _tokens_per_s(embedder, sample) if counted.tokens else 0.0
         _tell(counted, seconds, skipped, size, embedder, budget.tokens, as_json=as_json)
 
 

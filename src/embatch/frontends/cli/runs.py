@@ -54,8 +54,8 @@ def list_runs(*, as_json: bool, limit: int) -> None:
     for run in known:
         state, view = _state(run)
         dollars = f"{run.summary.get('dollars', 0):.4f}" if run.summary else ""
-        jobs = str(len(_open_jobs(view)) or "")
-        table.add_row(run.id, state, jobs, dollars, run.model, _output(run), _ago(run.updated))
+        under_way = str(len(_open_jobs(view)) or "")
+        table.add_row(run.id, state, under_way, dollars, run.model, _output(run), _ago(run.updated))
     Console().print(table)
 
 
@@ -143,7 +143,7 @@ def _cancel(run: KnownRun, path: Path) -> int:
         if provider is not None:
             provider.close()
     finally:
-        if failed:
+        if failed or ledger.has_answers():  # generated answers are paid for, and the next run takes them
             ledger.close()
         else:
             ledger.finish()

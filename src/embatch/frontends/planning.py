@@ -1,0 +1,57 @@
+"""A provider's model that is only reckoned with: no key, no SDK, nothing sent.
+
+For `plan` and `rehearse`: it counts and splits texts, knows limits and prices, and has what earlier runs have learned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from embatch.errors import UsageError
+from embatch.storage.learned import LearnedFacts, default_learned
+
+if TYPE_CHECKING:
+    from embatch.frontends.remote import LaneSettings, RemoteModel
+    from embatch.remote import ModelFacts
+
+
+class ReadOnly(LearnedFacts):
+    """What real runs have learned, for those that must not add to it."""
+
+    def __init__(self, learned: LearnedFacts) -> None:
+        self._learned = learned
+
+    def load(self, key: str) -> dict[str, Any]:
+        """What was learned last of the same model, under any account."""
+        return self._learned.load_like(key)
+
+    def save(self, key: str, facts: dict[str, Any]) -> None:
+        """Nothing is kept."""
+
+
+class Unopened:
+    """Stands where a provider stands, and is never asked anything."""
+
+    account = ""
+
+    def __init__(self, facts: ModelFacts) -> None:
+        self.facts = facts
+        self.name = facts.provider
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise UsageError(
+            f"what {self.name}:{self.facts.model} answers is not known before it is asked ({name})",
+            hint="Give --dimensions: how many the model has is not among its facts.",
+        )
+
+
+def planned_model(model: str, settings: LaneSettings, *, facts: ModelFacts | None = None) -> RemoteModel:
+    """The model of this name, to be reckoned with."""
+    from embatch.frontends.remote import RemoteModel
+    from embatch.providers.registry import facts_for
+
+    provider: Any = Unopened(facts or facts_for(model))
+    return RemoteModel(provider, settings=settings, learned=ReadOnly(default_learned()))
