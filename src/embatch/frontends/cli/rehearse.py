@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embatch.frontends.rehearsal import Rehearsed
-    from embatch.types import Overlong
+    from embatch.frontends.remote import LaneSettings
+    from embatch.remote import ModelFacts
+    from embatch.types import BadItem, Item, Overlong
+
+_SECONDS, _FASTEST = 5.0, 600.0  # that a rehearsal should take, and the fastest clock
 
 
 @click.command(short_help="Play a planned run on fast time.")
@@ -35,10 +39,8 @@ if TYPE_CHECKING:
 @click.option(
     "--time-scale",
     type=click.FloatRange(1, 5000),
-    default=300,
-    show_default=True,
     metavar="X",
-    help="The provider's seconds in one of ours.",
+    help="The provider's seconds in one of ours.  [so that a run takes seconds]",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a rehearsal, on standard output.")
 @click.option("--quiet", is_flag=True, help="Say nothing but the result.")
@@ -59,7 +61,7 @@ def rehearse(
     document_type: str,  # noqa: ARG001  # same
     runs: int,
     seed: int,
-    time_scale: float,
+    time_scale: float | None,
     as_json: bool,
     quiet: bool,
     model: str,
@@ -84,6 +86,7 @@ def rehearse(
     facts = facts_for(model)
     settings = _settings(with_settings(model_settings, remote=True))
     rows = list(open_sources(list(sources), text_column=text_column, id_column=id_column))
+    scale = time_scale or _scale(model, facts, settings, rows)
     done = []
     for number in range(runs):
         one = play(
@@ -92,7 +95,7 @@ def rehearse(
             settings=settings,
             facts=facts,
             seed=seed + number,
-            time_scale=time_scale,
+            time_scale=scale,
             rule=SplitRule(overlap_tokens=overlap) if split else None,
             overlong=overlong,
             task=model_settings["task"],
@@ -108,7 +111,7 @@ def rehearse(
             click.echo(line)
 
 
-def _settings(options: dict[str, Any]) -> Any:
+def _settings(options: dict[str, Any]) -> LaneSettings:
     from embatch.frontends.hosts import refuse
     from embatch.frontends.opening import LocalOptions, RemoteOptions
 
@@ -116,6 +119,21 @@ def _settings(options: dict[str, Any]) -> Any:
     refuse("only for models on this machine", LocalOptions(**{name: options[name] for name in names}).given())
     wanted = ("strategy", "deadline", "budget", "hour_worth")
     return RemoteOptions(**{name: options[name] for name in wanted}).settings()
+
+
+def _scale(model: str, facts: ModelFacts, settings: LaneSettings, rows: Sequence[Item | BadItem]) -> float:
+    """So fast that the expected run takes some seconds: faster, what is done here would count as the provider's time."""
+    from embatch.decisions.costs import outlook
+    from embatch.frontends.planning import planned_model
+    from embatch.providers.work import estimate_tokens
+    from embatch.types import Item
+
+    texts = [row.text for row in rows if isinstance(row, Item) and isinstance(row.text, str)]
+    tokens = sum(estimate_tokens(facts, text) for text in texts)
+    found = outlook(planned_model(model, settings, facts=facts).terms(), len(texts), tokens)
+    wanted = "auto" if settings.strategy == "hybrid" else settings.strategy
+    expected = next((one.seconds_p50 for one in found if one.strategy == wanted), 0.0)
+    return min(_FASTEST, max(1.0, expected / _SECONDS))
 
 
 def _fields(one: Rehearsed) -> dict[str, Any]:
