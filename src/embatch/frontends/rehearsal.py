@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embatch.emulator import Emulator, EmulatorOptions
+    from embatch.emulator.catalog import ProviderName
     from embatch.emulator.options import Quotas
     from embatch.frontends.jobs import SplitRule
     from embatch.remote import LaneReport, ModelFacts
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 KEY = "rehearsal"
 _DIMENSIONS = 128  # fewer numbers to send around: they are not looked at
-_EMULATED = {"gemini": "gemini", "openai": "openai", "compatible": "openai"}
+_EMULATED: dict[str, ProviderName] = {"gemini": "gemini", "openai": "openai", "compatible": "openai"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

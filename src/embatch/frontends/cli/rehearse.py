@@ -122,7 +122,7 @@ def _settings(options: dict[str, Any]) -> LaneSettings:
 
 
 def _scale(model: str, facts: ModelFacts, settings: LaneSettings, rows: Sequence[Item | BadItem]) -> float:
-    """So fast that the expected run takes some seconds: faster, what is done here would count as the provider's time."""
+    """So fast that a run takes some seconds: faster, what is done here would count as the provider's time."""
     from embatch.decisions.costs import outlook
     from embatch.frontends.planning import planned_model
     from embatch.providers.work import estimate_tokens
