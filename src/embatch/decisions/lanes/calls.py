@@ -92,9 +92,9 @@ class CallLane:
         if waiting <= 0:
             return 0, 0, math.inf
         limits = self.limits()
-        if waiting > self._packed or self._pack <= 0:
+        if not self._packed / 2 <= waiting <= self._packed or self._pack <= 0:
             self._pack = self.speed(now).pack(self.beliefs, waiting, item_tokens)
-        self._packed = waiting
+            self._packed = waiting
         items = max(1, min(self._pack, waiting, limits.items or self._pack))
         most = limits.tokens if limits.tokens is not None else math.inf
         need = max(1, math.ceil(items * item_tokens))
@@ -133,7 +133,8 @@ class CallLane:
                 draw=draw,
             )
         fruit = event.done + event.failed > 0
-        self.efficiency += (fruit - self.efficiency) / _STEADY
+        if event.kind is not ErrorKind.RATE_MINUTE:  # a refusal takes no time: the pacer knows about quotas
+            self.efficiency += (fruit - self.efficiency) / _STEADY
         if fruit:
             self.failures, self.failing_since = 0, math.inf
         else:

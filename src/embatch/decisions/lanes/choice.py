@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from embatch.decisions.lanes.regimes import GRID, Curve, Ends, Pending, Pile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from embatch.decisions.lanes.speed import Speed
     from embatch.decisions.latency import Beliefs

@@ -28,6 +28,7 @@ _REFUSALS = 8  # in a row, then the lane is closed
 _FRUITLESS = 3  # jobs that ended without any result, in a row
 _BACKOFF_S, _MOST_BACKOFF_S = 5.0, 900.0
 _FULL_BACKOFF_S = 30.0
+_CLEARS_S, _GROWTH = 900.0, 1.3  # a queue that was full so long ago may take so many times more
 _BACKS_OFF = frozenset(
     {
         ErrorKind.RATE_MINUTE,
@@ -84,6 +85,8 @@ class JobLane:
     queue_tokens: float = math.inf
     """What all jobs together may hold, as learned or known."""
     last_kind: ErrorKind | None = None
+    refused_at: float = -math.inf
+    """When the queue was full last."""
     served: float = -math.inf
     """When the latest job that has run or ended well was accepted: older ones wait for each other."""
 
@@ -91,8 +94,7 @@ class JobLane:
     """When to look at which job, soonest first; those that no longer hold are skipped."""
 
     def __post_init__(self) -> None:
-        if self.limits is not None and self.limits.enqueued_tokens is not None:
-            self.queue_tokens = float(self.limits.enqueued_tokens)
+        self.queue_tokens = self._known_queue()
 
     @property
     def items(self) -> int:
@@ -108,6 +110,14 @@ class JobLane:
     def open(self) -> bool:
         """Whether jobs can be submitted at all."""
         return self.limits is not None and self.closed is None
+
+    def _known_queue(self) -> float:
+        known = self.limits.enqueued_tokens if self.limits is not None else None
+        return math.inf if known is None else float(known)
+
+    def lost(self, polls: int) -> bool:
+        """Whether so many polls in a row brought nothing, of every job."""
+        return all(job.lost >= polls for job in self.jobs.values())
 
     def job_items(self) -> float:
         """Most items of one job."""
@@ -134,6 +144,8 @@ class JobLane:
         job = self.jobs.get(id_)
         if job is not None:
             job.accepted = now - age_s
+            if self.refusals == 0 and now - self.refused_at > _CLEARS_S:
+                self.queue_tokens = min(self._known_queue(), self.queue_tokens * _GROWTH)
             self._poll_at(job, now + (_FIRST_POLL_S if age_s <= 0 else 0.0))
             self.refusals = 0
 
@@ -172,6 +184,8 @@ class JobLane:
         if job.cancelled is not None:
             if job.accepted is not None:
                 self.beliefs.observe_cancel(event.now - job.cancelled)
+        elif event.state is JobState.EXPIRED:
+            self.beliefs.remember(event.now, [self._pending(job, event.now, None)])
         elif event.state in {JobState.SUCCEEDED, JobState.PARTIAL} and event.done + event.failed > 0:
             queued_s = None
             if job.running is not None and job.accepted is not None:
@@ -199,6 +213,7 @@ class JobLane:
         self.refusals += 1
         self.last_kind = kind
         if kind is ErrorKind.ENQUEUED_FULL:
+            self.refused_at = now
             under_way = self.tokens
             learned = max(float(under_way), (under_way + job.tokens) / 2)
             self.queue_tokens = min(self.queue_tokens, max(1.0, learned))

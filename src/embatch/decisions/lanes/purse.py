@@ -66,8 +66,8 @@ class Purse:
     def margin(self, items: float = 0.0) -> float:
         """What expected dollars are multiplied by before they are held against the budget.
 
-        Two things are in doubt: the ratio of bills to estimates, learned from the items billed so far, and how far those
-        under way, and `items` more, are from the mean.
+        Two things are in doubt: the ratio of bills to estimates, learned from the items billed so far, and how far
+        those under way, and `items` more, are from the mean.
         """
         if self._items < 1:
             return _FIRST_GENERATING if self._generates else _FIRST
@@ -80,8 +80,8 @@ class Purse:
         return self.margin() if self._items < 1 else _LEAST
 
     def held_for(self, ids: Iterable[int]) -> float:
-        """Dollars held for some of what is under way, with the margin."""
-        return sum(self._held[id_][0] for id_ in ids if id_ in self._held) * self.ratio * self.margin()
+        """Dollars held for some of what is under way, as plans see them."""
+        return sum(self._held[id_][0] for id_ in ids if id_ in self._held) * self.ratio * self.likely_margin
 
     @property
     def doubtful(self) -> bool:
@@ -94,6 +94,13 @@ class Purse:
         if self.budget is None:
             return math.inf
         return self.budget - self.spent - self.held * self.margin()
+
+    @property
+    def likely_free(self) -> float:
+        """The same for plans: what is under way will probably cost what is expected."""
+        if self.budget is None:
+            return math.inf
+        return self.budget - self.spent - self.held * self.likely_margin
 
     @property
     def held(self) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from embatch.decisions.lanes.choice import Plan, View
+    from embatch.decisions.lanes.state import State
 
 
 def span(seconds: float) -> str:
@@ -50,28 +51,36 @@ def count(number: int, noun: str = "item") -> str:
 
 
 def plan_words(view: View, plan: Plan) -> str:
-    """Why waiting items go through which lane: `2 items: calls (~1.2 s against ~63 s and $0.00001 less as a job)`."""
-    from embatch.decisions.lanes.choice import evaluate
+    """Why waiting items go through which lane: `2 items: calls (~1.2 s against ~63 s and $0.00001 saved by a job)`."""
+    from embatch.decisions.lanes.choice import pile_of
 
-    calls = evaluate(view, 0)
-    jobs = evaluate(view, view.waiting) if view.may_job else None
-    what = count(plan.calls + plan.jobs)
-    late = "" if plan.met >= view.probability else f"; the deadline is met with {plan.met:.0%} at best"
+    call_s, call_price = view.calls_s(view.waiting), view.waiting * view.call_price
+    late = "" if plan.met >= view.probability else f"; the deadline is met with {plan.met:.0%} only"
     if not plan.jobs:
-        if jobs is None:
-            return f"{what}: calls (~{span(calls.seconds)}){late}"
-        saved = max(0.0, calls.price - jobs.price)
-        return (
-            f"{what}: calls (~{span(calls.seconds)} against ~{span(jobs.seconds)} "
-            f"and {money(saved)} saved by a job){late}"
-        )
+        what = count(plan.calls)
+        if not view.may_job:
+            return f"{what}: calls (~{span(call_s)}){late}"
+        job_s = view.curve(pile_of(view, view.waiting)).quantile(0.5)
+        saved = money(max(0.0, call_price - view.waiting * view.job_price))
+        return f"{what}: calls (~{span(call_s)} against ~{span(job_s)} and {saved} saved by a job){late}"
     split = f"{count(plan.jobs)} in {count(max(1, plan.job_count), 'job')}"
     if plan.calls:
         split += f", {count(plan.calls)} by calls"
     return (
         f"{split} (~{span(plan.seconds)} and {money(plan.price)} "
-        f"against ~{span(calls.seconds)} and {money(calls.price)} by calls){late}"
+        f"against ~{span(call_s)} and {money(call_price)} by calls){late}"
     )
+
+
+def calls_only_words(view: View, state: State) -> str:
+    """Why everything goes by calls where that was not asked for."""
+    if not view.waiting or state.name == "individual":
+        return ""
+    if state.facts.job is None:
+        return f"{state.facts.model} has no jobs: {count(view.waiting)} go by calls"
+    if state.jobs.closed is not None:
+        return f"jobs are given up ({state.jobs.closed}): {count(view.waiting)} go by calls"
+    return ""
 
 
 def cancel_words(view: View, plan: Plan) -> str:

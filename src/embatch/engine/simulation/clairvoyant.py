@@ -1,9 +1,9 @@
 """The best plan for a pile of items by one who knows a world's future: what strategies are measured against.
 
-It knows how long every job will take whenever it is submitted, when calls are refused, how long they take in the mean,
-the true quotas, and what the provider will count. It chooses how many items go by calls and how many as jobs, how the latter are cut, and pays for
-nothing twice. It never has to poll, to probe or to cancel. No strategy can do as well; how close one comes says how
-good its decisions are.
+It knows how long every job will take whenever it is submitted, when calls are refused, how long they take in the
+mean, the true quotas, and what the provider will count. It chooses how many items go by calls and how many as jobs,
+how the latter are cut, and pays for nothing twice. It never has to poll, to probe or to cancel. No strategy can do as
+well, luck with single calls aside; how close one comes says how good its decisions are.
 """
 
 from __future__ import annotations

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from embatch.remote import Event, Instruction, StrategyName
 
 _PARALLEL = 64
+_LARGE = 300_000
+_GEMINI = [(3000, 1_000_000, 500_000), (5000, 5_000_000, 5_000_000), (10_000, 10_000_000, 10_000_000)]
+_OPENAI = [(3000, 1_000_000, 3_000_000), (5000, 5_000_000, 100_000_000), (10_000, 10_000_000, 4_000_000_000)]
 _LEAST_BUDGET = 0.01  # nobody sets a budget of a thousandth of a cent
 _MOST_CALLS = 600  # beyond it, one simulated call stands for several that are sent together
 
@@ -79,7 +82,7 @@ def scenario(seed: int) -> Scenario:
     rng = random.Random(seed * 65_537 + 11)  # noqa: S311  # a simulation
     items = round(math.exp(rng.uniform(0, math.log(5_000_000))))
     item_tokens = round(math.exp(rng.uniform(math.log(20), math.log(600))))
-    facts = _facts(rng)
+    facts = _facts(rng, large=items > _LARGE)
     world = _world(rng, seed, facts)
     if rng.random() < 0.3:  # quotas that nobody has told
         facts = replace(facts, rates=RateLimits())
@@ -96,20 +99,17 @@ def scenario(seed: int) -> Scenario:
     return _coarse(replace(made, goal=_goal(rng, made)))
 
 
-def _facts(rng: random.Random) -> ModelFacts:
+def _facts(rng: random.Random, *, large: bool) -> ModelFacts:
+    """A model at one of three tiers of quotas; who has hundreds of thousands of texts is not at the lowest."""
     if rng.random() < 0.5:
-        tier = rng.choice(
-            [(3000, 1_000_000, 500_000), (5000, 5_000_000, 5_000_000), (10_000, 10_000_000, 10_000_000)]
-        )
+        tier = rng.choice(_GEMINI[large:])
         return ModelFacts(
             provider="gemini", model="gemini-embedding-001", dimensions=3072,
             call=CallLimits(items=100, item_tokens=2048),
             job=JobLimits(concurrent=100, enqueued_tokens=tier[2], expires_s=172_800.0, partial=False),
             rates=RateLimits(items=tier[0], tokens=tier[1]), prices=Prices(individual=0.15, batch=0.075),
         )  # fmt: skip
-    tier = rng.choice(
-        [(3000, 1_000_000, 3_000_000), (5000, 5_000_000, 100_000_000), (10_000, 10_000_000, 4_000_000_000)]
-    )
+    tier = rng.choice(_OPENAI[large:])
     price = rng.choice([0.02, 0.13])
     return ModelFacts(
         provider="openai", model="text-embedding-3", dimensions=1536,
