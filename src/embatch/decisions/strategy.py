@@ -130,9 +130,9 @@ class Strategy:
         done: list[Instruction] = [PollJob(id=id_) for id_ in jobs.due(self._now)]
         quiet = isinstance(event, (JobSeen, Tick)) and self._now < min(self._resume, planner.look_at)
         if planner.dirty or not quiet:
-            self._wake = self._now + _IDLE_S
+            self._wake = math.inf
             self._act(done)
-            self._resume = self._wake
+            self._resume = min(self._wake, self._now + _IDLE_S)
         said, planner.says = planner.says, []
         if not self._finished:
             until = min(self._resume, planner.look_at, jobs.next_poll())
@@ -278,12 +278,12 @@ class Strategy:
     def _unstick(self, done: list[Instruction]) -> None:
         """A plan that nothing of can be done must not stop the run: do what can be done, or say that nothing can."""
         state, planner = self._state, self._planner
-        if state.under_way or not state.waiting or self._wake < self._now + _IDLE_S:
+        if state.under_way or not state.waiting or self._wake < math.inf:
             return
         by_calls = state.may_call() and state.affords("individual")
         planner.for_calls = state.waiting if by_calls else 0
         planner.for_jobs = 0 if by_calls else state.waiting
-        if not (self._submit(done) or self._send(done)) and self._wake >= self._now + _IDLE_S:
+        if not (self._submit(done) or self._send(done)) and self._wake == math.inf:
             self._finish(done, *state.why_not())
 
     def _ended(self, done: list[Instruction]) -> bool:
