@@ -122,15 +122,21 @@ class State:
         lanes = "neither lane takes them" if self.name != "individual" else "calls do not take them"
         return kind or ErrorKind.PROTOCOL, f"{count(self.waiting)} wait, and {lanes}: {kind or 'unknown'}"
 
+    def mean_tokens(self) -> float:
+        """Of an item that waits or is in a job: calls may have to do any of them, and lengths come in no fair order."""
+        items = self.waiting + sum(job.items for job in self.jobs.jobs.values())
+        return max(1.0, (self.tokens + self.jobs.tokens) / items) if items else self.item_tokens
+
     def view(self, now: float) -> View:
         """What a choice between plans rests on."""
+        item_tokens = self.mean_tokens()
         left_s = math.inf
         if self.goal.deadline_s is not None and self.start + self.goal.deadline_s > now:
             left_s = self.start + self.goal.deadline_s - now
         return View(
             now=now,
             waiting=self.waiting,
-            item_tokens=self.item_tokens,
+            item_tokens=item_tokens,
             calling=self.calls.items,
             jobs=self.jobs.pending(now),
             beliefs=self.beliefs,
@@ -138,8 +144,8 @@ class State:
             worth_per_s=self.goal.hour_worth / 3600,
             left_s=left_s,
             probability=self.goal.probability,
-            call_price=self.purse.expected("individual", self.item_tokens),
-            job_price=self.purse.expected("batch", self.item_tokens),
+            call_price=self.purse.expected("individual", item_tokens),
+            job_price=self.purse.expected("batch", item_tokens),
             free=self.purse.likely_free,
             freed=self.purse.held_for(self.jobs.idle()),
             margin=self.purse.likely_margin,
@@ -147,7 +153,7 @@ class State:
             job_delay_s=max(0.0, self.jobs.not_before - now),
             job_items=self.jobs.job_items(),
             job_room=self.jobs.room(),
-            queue_items=max(1.0, self.jobs.queue_tokens / self.item_tokens),
+            queue_items=max(1.0, self.jobs.queue_tokens / item_tokens),
             may_call=self.may_call(),
             may_job=self.may_job(),
             eager=self.name == "auto",
