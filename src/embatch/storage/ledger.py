@@ -21,27 +21,27 @@ from embatch.errors import ItemError, OutputBusyError
 from embatch.remote import JobRef, LedgerJob, Unit, Waiting
 from embatch.storage.journal import FOLDER
 from embatch.storage.ledger_file import in_memory, lock, remove
+from embatch.storage.ledger_rows import JOB_COLUMNS, PAGE, item_error, job_of, pages
 from embatch.storage.sqlite import sqlite_errors, transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from embatch.remote import Lane
 
 WAITING, IN_CALL, IN_JOB, DONE, FAILED = range(5)
-_PAGE = 1000  # rows read or written by one statement
 
 _WAITING = "SELECT count(*), coalesce(sum(tokens), 0) FROM units WHERE state = 0"
 _PEEK = "SELECT id, tokens, size FROM units WHERE state = 0 ORDER BY id LIMIT ?"
 _UNIT = "SELECT id, digest, text, tokens, size, attempts FROM units"
-_JOB_COLUMNS = "number, tag, items, tokens, intended, provider_id, input_file, accepted, done, state"
 _RESET_CALLS = "UPDATE units SET state = 0 WHERE state = 1"
 _NOT_SEEN = "UPDATE units SET seen = 0"
 _MEET = "UPDATE units SET seen = 1 WHERE seen = 0 AND digest = ?"
 _FORGET = "DELETE FROM units WHERE state IN (0, 3, 4)"
 _ADD = "INSERT OR IGNORE INTO units (digest, text, tokens, size, state) VALUES (?, ?, ?, ?, 0)"
 _TO_JOB = "UPDATE units SET state = 2, job = ? WHERE state = 0 AND id <= ?"
+_BILL_JOB = "UPDATE jobs SET billed = 1 WHERE number = ? AND billed = 0"
 _BILL = """
     INSERT INTO bill (lane, requests, items, tokens, dollars, estimated) VALUES (?, 1, ?, ?, ?, ?)
     ON CONFLICT (lane) DO UPDATE SET requests = requests + 1, items = items + excluded.items,
@@ -128,7 +128,7 @@ class Ledger:
         rows = iter(units)
         new = 0
         with self._transaction() as connection:
-            while page := list(islice(rows, _PAGE)):
+            while page := list(islice(rows, PAGE)):
                 before = connection.total_changes
                 connection.executemany(_ADD, [(d, text, n, len(text.encode())) for d, text, n in page])
                 new += connection.total_changes - before
@@ -152,7 +152,7 @@ class Ledger:
         """Mark waiting units as being in a call."""
         units: list[Unit] = []
         with self._transaction() as connection:
-            for page in _pages(ids):
+            for page in pages(ids):
                 marks = ",".join("?" * len(page))
                 connection.execute(f"UPDATE units SET state = 1 WHERE id IN ({marks})", page)  # noqa: S608  # marks only
                 rows = connection.execute(f"{_UNIT} WHERE id IN ({marks}) ORDER BY id", page)
@@ -185,13 +185,13 @@ class Ledger:
         """Why some texts failed."""
         found: dict[bytes, ItemError] = {}
         with self._errors():
-            for page in _pages(digests):
+            for page in pages(digests):
                 marks = ",".join("?" * len(page))
                 rows = self._open.execute(
                     f"SELECT digest, error FROM units WHERE state = 4 AND digest IN ({marks})",  # noqa: S608  # marks only
                     page,
                 )
-                found.update((digest, _item_error(error)) for digest, error in rows)
+                found.update((digest, item_error(error)) for digest, error in rows)
         return found
 
     # --- jobs -------------------------------------------------------------------------------------------------
@@ -227,13 +227,13 @@ class Ledger:
         """The run's jobs, oldest first."""
         where = "" if done is None else f" WHERE done = {int(done)}"
         with self._errors():
-            rows = self._open.execute(f"SELECT {_JOB_COLUMNS} FROM jobs{where} ORDER BY number").fetchall()  # noqa: S608  # constants
-        return [_job(*row) for row in rows]
+            rows = self._open.execute(f"SELECT {JOB_COLUMNS} FROM jobs{where} ORDER BY number").fetchall()  # noqa: S608  # constants
+        return [job_of(row) for row in rows]
 
     def job_items(self, number: int) -> Iterator[Unit]:
         """The units of a job that have no result yet, a page at a time; may be read by another thread."""
         last = -1
-        statement = f"{_UNIT} WHERE job = ? AND state = 2 AND id > ? ORDER BY id LIMIT {_PAGE}"
+        statement = f"{_UNIT} WHERE job = ? AND state = 2 AND id > ? ORDER BY id LIMIT {PAGE}"
         while True:
             with self._errors():
                 page = self._open.execute(statement, (number, last)).fetchall()
@@ -246,7 +246,7 @@ class Ledger:
         """Those among the digests that are in this job and have no result, or wait again after it."""
         found: dict[bytes, Unit] = {}
         with self._errors():
-            for page in _pages(digests):
+            for page in pages(digests):
                 marks = ",".join("?" * len(page))
                 rows = self._open.execute(
                     f"{_UNIT} WHERE digest IN ({marks}) AND job = ? AND state IN (0, 2)", [*page, number]
@@ -256,9 +256,13 @@ class Ledger:
 
     # --- money ------------------------------------------------------------------------------------------------
 
-    def bill(self, lane: Lane, *, items: int, tokens: int, dollars: float, estimated: bool) -> None:
-        """Add to what was paid for."""
+    def bill(
+        self, lane: Lane, *, items: int, tokens: int, dollars: float, estimated: bool, job: int | None = None
+    ) -> None:
+        """Add to what was paid for; a job once."""
         with self._transaction() as connection:
+            if job is not None and not connection.execute(_BILL_JOB, (job,)).rowcount:
+                return
             connection.execute(_BILL, (lane, items, tokens, dollars, tokens if estimated else 0))
 
     def bills(self) -> dict[str, Bill]:
@@ -282,7 +286,7 @@ class Ledger:
         """The kept answers among those asked for."""
         found: dict[bytes, str] = {}
         with self._errors():
-            for page in _pages(digests):
+            for page in pages(digests):
                 marks = ",".join("?" * len(page))
                 found.update(
                     self._open.execute(f"SELECT digest, answer FROM answers WHERE digest IN ({marks})", page)  # noqa: S608  # marks only
@@ -379,30 +383,3 @@ class Ledger:
                 hint=f"Finish it with `embatch runs resume {row[0]}`, give it up with `embatch runs cancel {row[0]}`, "
                 "or write to another file.",
             )
-
-
-def _pages(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(values), _PAGE):
-        yield values[start : start + _PAGE]
-
-
-def _item_error(text: str) -> ItemError:
-    name, message, hint = json.loads(text)
-    kind: Callable[..., ItemError] = getattr(errors, name, ItemError)
-    return kind(message, hint=hint)
-
-
-def _job(  # noqa: PLR0913, PLR0917  # one argument a column
-    number: int,
-    tag: str,
-    items: int,
-    tokens: int,
-    intended: float,
-    provider_id: str | None,
-    input_file: str | None,
-    accepted: float | None,
-    done: int,
-    state: str,
-) -> LedgerJob:
-    ref = JobRef(id=provider_id, input_file=input_file) if provider_id is not None else None
-    return LedgerJob(number, tag, items, tokens, intended, ref, accepted, bool(done), state)

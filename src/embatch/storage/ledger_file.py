@@ -63,6 +63,9 @@ MIGRATIONS = (
     """
     ALTER TABLE units ADD COLUMN seen INTEGER NOT NULL DEFAULT 1; -- 0: left by an interrupted run, not met again yet
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN billed INTEGER NOT NULL DEFAULT 0; -- whether `bill` holds it: results may come twice
+    """,
 )
 
 

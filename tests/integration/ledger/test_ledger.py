@@ -223,6 +223,17 @@ def test_bills_add_up(ledger: Ledger) -> None:
     assert ledger.spent() == 1.75
 
 
+def test_a_job_is_billed_once(ledger: Ledger) -> None:
+    """Results that are taken in a second time, after a kill, cost nothing more; another job does."""
+    ledger.add(numbered(2))
+    for id_ in ids(ledger):
+        ledger.intend_job(id_, 1, 3, 0.0)
+    for _ in range(2):
+        ledger.bill("batch", items=1, tokens=3, dollars=0.5, estimated=False, job=1)
+    ledger.bill("batch", items=1, tokens=3, dollars=0.25, estimated=False, job=2)
+    assert ledger.bills() == {"batch": Bill(2, 2, 6, 0.75, 0)}
+
+
 def test_the_first_answer_stays(ledger: Ledger) -> None:
     """Generated answers are kept under their prompts, and the first one is believed."""
     ledger.put_answers([(digest("a"), '"one"'), (digest("b"), '"two"')])

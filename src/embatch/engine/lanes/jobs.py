@@ -267,7 +267,7 @@ class Jobs:
         cost = run.price("batch", used, output)
         if done or used:
             counted = post.spool is not None and post.spool.counted
-            self._bill(done, used, cost, estimated=not counted)
+            self._bill(job, done, used, cost, estimated=not counted)
         del self._running[post.id]
         back = again + parts.ledger.drop_job(job.number, "collected" if done else str(state))
         parts.report.retried += back if done else 0
@@ -333,13 +333,15 @@ class Jobs:
         self._run.fail(failures)
         return len(failures), len(again) + cut
 
-    def _bill(self, items: int, tokens: int, dollars: float, *, estimated: bool) -> None:
+    def _bill(self, job: LedgerJob, items: int, tokens: int, dollars: float, *, estimated: bool) -> None:
         report = self._run.parts.report
         report.job_items += items
         report.job_tokens += tokens
         report.job_dollars += dollars
         report.estimated_tokens += tokens if estimated else 0
-        self._run.parts.ledger.bill("batch", items=items, tokens=tokens, dollars=dollars, estimated=estimated)
+        self._run.parts.ledger.bill(
+            "batch", items=items, tokens=tokens, dollars=dollars, estimated=estimated, job=job.number
+        )
 
     # --- ending -----------------------------------------------------------------------------------------------
 
@@ -375,7 +377,8 @@ class Jobs:
                     view.tokens if view.tokens is not None else parts.ratio.correct(round(job.tokens * share))
                 )
                 if tokens:
-                    self._bill(0, tokens, self._run.price("batch", tokens), estimated=view.tokens is None)
+                    dollars = self._run.price("batch", tokens)
+                    self._bill(job, 0, tokens, dollars, estimated=view.tokens is None)
             except Exception as error:  # noqa: BLE001  # a number on the bill is not worth a run
                 _log.warning("job %s could not be looked at once more: %s", job.tag, error)
         self._abandoned.clear()

@@ -82,8 +82,10 @@ class LaneLedger(Protocol):
         """Those units among the digests that belong to a job and have no result yet, or wait again after it."""
         ...
 
-    def bill(self, lane: Lane, *, items: int, tokens: int, dollars: float, estimated: bool) -> None:
-        """Add to what was paid for."""
+    def bill(
+        self, lane: Lane, *, items: int, tokens: int, dollars: float, estimated: bool, job: int | None = None
+    ) -> None:
+        """Add to what was paid for. A job is billed once, also if its results are taken in again after a kill."""
         ...
 
     def spent(self) -> float:

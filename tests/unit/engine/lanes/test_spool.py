@@ -33,8 +33,8 @@ def test_rows_come_back_under_their_keys(spool: JobSpool) -> None:
         spool.add(row)
     spool.finish()
     c, b, a = spool.values(["c", "b", "a"])
-    np.testing.assert_array_equal(a, vector("a"))  # type: ignore[arg-type]  # a vector
-    np.testing.assert_array_equal(c, vector("c"))  # type: ignore[arg-type]  # a vector
+    np.testing.assert_array_equal(a, vector("a"))
+    np.testing.assert_array_equal(c, vector("c"))
     assert b == answer
     assert (spool.good, spool.bad, spool.broken) == (["a", "b", "c"], {}, 0)
 
