@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 _LINGER_S = 0.2  # after the last arrival, while more may come: a pile is best seen whole
 _JOB_LINGER_S = 2.0
 _IDLE_S = 600.0  # the longest wait without a reason
+_OTHERS_S = 0.1
 _LEAST_WAIT_S = 0.001
 _WORTH_A_JOB = 0.5  # of a job's planned size must fit into the queue before it is submitted
 _LOST_POLLS = 5  # in a row, of every job, when the key is refused: nothing can be reached any more
@@ -353,7 +354,11 @@ class Strategy:
         """Ask for the next call, if one is planned and may go now."""
         state = self._state
         items = min(self._planner.for_calls, state.waiting)
-        if items <= 0 or not state.may_call() or not state.calls.free:
+        if items <= 0 or not state.may_call():
+            return False
+        if not state.calls.free:
+            if not state.calls.sent:  # other runs share the pacer: no event of this one will tell when it is free
+                self._wake = min(self._wake, self._now + _OTHERS_S)
             return False
         afford = state.purse.affordable("individual")
         if afford < math.inf:
