@@ -1,4 +1,4 @@
-"""The command line: `embatch embed | plan | models`.
+"""The command line: `embatch embed | plan | generate | runs | rehearse | emulate | models`.
 
 This module holds the group and turns every error of the tree into a message and a documented exit code. Commands live
 in modules of their own and are imported when they are called.
@@ -81,7 +81,7 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="embatch")
 @click.option("--verbose", is_flag=True, help="Log what is decided and why, on standard error.")
 def cli(*, verbose: bool) -> None:
-    """Turn any number of texts into vectors, on this machine, and lose none.
+    """Turn any number of texts into vectors, on this machine or through an API, and lose none.
 
     For example: embatch embed docs/ data.jsonl --to vectors.parquet
     """
