@@ -101,7 +101,8 @@ class LaneRun:
         self._looked = 0.0
         self._parts = parts
         self._workers = Workers(_WORKERS)
-        self._posts: queue.SimpleQueue[Post] = queue.SimpleQueue()
+        # Not a SimpleQueue: its `get` waits for ever if the rest of a short timeout is over when it looks again.
+        self._posts: queue.Queue[Post] = queue.Queue()
         self._untaken: dict[int, Post] = {}  # by identity: in the queue, or torn from hand by Ctrl-C
         self._calls = Calls(self)
         self._jobs = Jobs(self)
