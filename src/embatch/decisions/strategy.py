@@ -273,7 +273,9 @@ class Strategy:
         if (planner.dirty or self._now >= planner.look_at or idle) and planner.look(self._now):
             state.beliefs.remember(self._now, state.jobs.pending(self._now))
             done.extend(CancelJob(id=id_) for id_ in state.jobs.cancel(self._now))
-        if not (self._submit(done) or self._send(done) or self._ended(done)):
+        # Whoever wants a head at once wants the first items: calls take before jobs do. Else jobs, which take longest.
+        first, second = (self._send, self._submit) if state.name == "hybrid" else (self._submit, self._send)
+        if not (first(done) or second(done) or self._ended(done)):
             self._unstick(done)
 
     def _unstick(self, done: list[Instruction]) -> None:
@@ -328,7 +330,7 @@ class Strategy:
         if self._now < start:
             self._wake = min(self._wake, start)
             return False
-        size = min(items, self._planner.job_size)
+        size = int(min(items, self._planner.job_size, lane.job_items()))
         afford = state.purse.affordable("batch", size)
         room = min(lane.room_tokens(), afford)
         fits = room / state.item_tokens
