@@ -38,8 +38,8 @@ DIMENSIONS = 8
 
 def vector(text: str) -> FloatArray:
     """What this provider answers for a text: unit length, and another one for every text."""
-    seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-    raw = np.random.default_rng(seed).standard_normal(DIMENSIONS).astype(np.float32)
+    digest = hashlib.blake2b(text.encode(), digest_size=2 * DIMENSIONS).digest()
+    raw = np.frombuffer(digest, np.uint16).astype(np.float32) - np.float32(32_767.5)
     unit: FloatArray = raw / np.linalg.norm(raw)
     return unit
 
