@@ -19,12 +19,11 @@ from embatch.decisions.lanes.planner import Planner
 from embatch.decisions.lanes.purse import Purse
 from embatch.decisions.lanes.state import State
 from embatch.decisions.lanes.words import count, span
-from embatch.remote import (
+from embatch.events import (
     Arrived,
     CallEnded,
     CancelJob,
     Closed,
-    ErrorKind,
     Event,
     Finish,
     Instruction,
@@ -33,7 +32,6 @@ from embatch.remote import (
     JobEnded,
     JobRefused,
     JobSeen,
-    JobState,
     PollJob,
     SendCall,
     Started,
@@ -41,6 +39,7 @@ from embatch.remote import (
     Tick,
     Wait,
 )
+from embatch.remote import ErrorKind, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -359,7 +358,9 @@ class Strategy:
         if items <= 0 or not state.may_call():
             return False
         if not state.calls.free:
-            if not state.calls.sent:  # other runs share the pacer: no event of this one will tell when it is free
+            if (
+                not state.calls.sent
+            ):  # other runs share the pacer: no event of this one will tell when it is free
                 self._wake = min(self._wake, self._now + _OTHERS_S)
             return False
         afford = state.purse.affordable("individual")

@@ -11,26 +11,18 @@ import pytest
 from embatch.decisions.latency import Beliefs
 from embatch.decisions.pacing import Pacer
 from embatch.decisions.strategy import Strategy
-from embatch.remote import (
+from embatch.events import (
     Arrived,
     CallEnded,
-    CallLimits,
     CancelJob,
     Closed,
-    ErrorKind,
     Finish,
-    Goal,
     JobAccepted,
     JobAttached,
     JobEnded,
-    JobLimits,
     JobRefused,
     JobSeen,
-    JobState,
-    ModelFacts,
     PollJob,
-    Prices,
-    RateLimits,
     Say,
     SendCall,
     Started,
@@ -38,11 +30,13 @@ from embatch.remote import (
     Tick,
     Wait,
 )
+from embatch.remote import CallLimits, ErrorKind, Goal, JobLimits, JobState, ModelFacts, Prices, RateLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from embatch.remote import Event, Instruction, StrategyName
+    from embatch.events import Event, Instruction
+    from embatch.remote import StrategyName
 
 FACTS = ModelFacts(
     provider="gemini",

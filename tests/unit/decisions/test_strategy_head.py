@@ -7,7 +7,8 @@ from tests.fake_provider import facts
 from embatch.decisions.latency import Beliefs
 from embatch.decisions.pacing import Pacer
 from embatch.decisions.strategy import Strategy
-from embatch.remote import Arrived, Closed, Goal, Instruction, SendCall, Started, SubmitJob
+from embatch.events import Arrived, Closed, Instruction, SendCall, Started, SubmitJob
+from embatch.remote import Goal
 
 
 def test_the_head_is_what_came_first() -> None:

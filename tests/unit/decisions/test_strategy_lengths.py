@@ -7,22 +7,19 @@ from tests.fake_provider import facts
 from embatch.decisions.latency import Beliefs
 from embatch.decisions.pacing import Pacer
 from embatch.decisions.strategy import Strategy
-from embatch.remote import (
+from embatch.events import (
     Arrived,
     CancelJob,
     Closed,
-    Goal,
     Instruction,
     JobAccepted,
     JobSeen,
-    JobState,
-    Prices,
-    RateLimits,
     Started,
     SubmitJob,
     Tick,
     Wait,
 )
+from embatch.remote import Goal, JobState, Prices, RateLimits
 
 
 def test_short_items_at_the_end_do_not_make_long_ones_cheap() -> None:

@@ -14,30 +14,26 @@ from embatch.decisions.pacing import Pacer
 from embatch.decisions.strategy import Strategy
 from embatch.engine.simulation.run import Simulation
 from embatch.engine.simulation.world import World
-from embatch.remote import (
+from embatch.events import (
     Arrived,
     CallEnded,
-    CallLimits,
     Finish,
-    Goal,
     JobAccepted,
     JobEnded,
-    JobLimits,
     JobRefused,
     JobSeen,
-    ModelFacts,
     PollJob,
-    Prices,
-    RateLimits,
     SendCall,
     Started,
     SubmitJob,
     Wait,
 )
+from embatch.remote import CallLimits, Goal, JobLimits, ModelFacts, Prices, RateLimits
 
 if TYPE_CHECKING:
     from embatch.engine.simulation.run import Outcome
-    from embatch.remote import Event, Instruction, StrategyName
+    from embatch.events import Event, Instruction
+    from embatch.remote import StrategyName
 
 PRICES = Prices(individual=0.15, batch=0.075)
 
@@ -68,11 +64,10 @@ class Referee:
             assert one.id not in self.asked
             self.asked.add(one.id)
             self.check(one, event.now)
-        for one in wanted:
-            if isinstance(one, PollJob):
-                assert one.id in self.jobs
-                assert one.id not in self.polled
-                self.polled.add(one.id)
+        for poll in (one for one in wanted if isinstance(one, PollJob)):
+            assert poll.id in self.jobs
+            assert poll.id not in self.polled
+            self.polled.add(poll.id)
 
     def note(self, event: Event) -> None:
         match event:

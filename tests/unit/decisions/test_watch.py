@@ -12,24 +12,22 @@ from embatch.decisions.latency import Beliefs
 from embatch.decisions.pacing import Pacer
 from embatch.decisions.strategy import Strategy
 from embatch.errors import StillRunningError
-from embatch.remote import (
+from embatch.events import (
     Arrived,
     Closed,
     Finish,
-    Goal,
     Instruction,
     JobAccepted,
     JobAttached,
     JobEnded,
     JobSeen,
-    JobState,
     PollJob,
-    RateLimits,
     Started,
     SubmitJob,
     Tick,
     Wait,
 )
+from embatch.remote import Goal, JobState, RateLimits
 
 
 def watch(bounds: Bounds, *, jobs: tuple[str, ...] = ()) -> Watch:

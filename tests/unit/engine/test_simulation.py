@@ -16,17 +16,8 @@ from embatch.engine.simulation.clairvoyant import Clairvoyant
 from embatch.engine.simulation.run import Outcome, Simulation
 from embatch.engine.simulation.scenarios import scenario
 from embatch.engine.simulation.world import Bucket, Future, World
-from embatch.remote import (
-    CallLimits,
-    Event,
-    Goal,
-    Instruction,
-    JobLimits,
-    ModelFacts,
-    Prices,
-    RateLimits,
-    Wait,
-)
+from embatch.events import Event, Instruction, Wait
+from embatch.remote import CallLimits, Goal, JobLimits, ModelFacts, Prices, RateLimits
 
 CALM = World(
     seed=1,

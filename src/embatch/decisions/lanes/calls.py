@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from embatch.decisions.latency import Beliefs
     from embatch.decisions.pacing import Pacer
-    from embatch.remote import CallEnded, CallLimits
+    from embatch.events import CallEnded
+    from embatch.remote import CallLimits
 
 _FAILURES, _FAILURES_S = 12, 600.0  # in a row, and over this time, without any success: given up
 _HOPELESS = 3  # failures in a row of a kind that neither waits nor splits

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from embatch.decisions.latency import Beliefs
-    from embatch.remote import JobEnded, JobLimits, JobRefused, JobSeen
+    from embatch.events import JobEnded, JobRefused, JobSeen
+    from embatch.remote import JobLimits
 
 _FIRST_POLL_S, _LEAST_S, _MOST_S = 3.0, 2.0, 60.0
 _AGE_SHARE = 1 / 20  # of its age: a job is noticed a fortieth of its time late, in the mean

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from embatch.decisions.lanes.choice import Plan, choose, pile_of
 from embatch.decisions.lanes.words import calls_only_words, cancel_words, count, plan_words
-from embatch.remote import Say
+from embatch.events import Say
 
 if TYPE_CHECKING:
     from embatch.decisions.lanes.choice import View

@@ -12,22 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embatch.errors import StillRunningError
-from embatch.remote import (
-    Finish,
-    JobAccepted,
-    JobAttached,
-    JobEnded,
-    JobRefused,
-    JobSeen,
-    PollJob,
-    Wait,
-)
+from embatch.events import Finish, JobAccepted, JobAttached, JobEnded, JobRefused, JobSeen, PollJob, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from embatch.decisions.strategy import Estimate, Strategy
-    from embatch.remote import Event, Instruction
+    from embatch.events import Event, Instruction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

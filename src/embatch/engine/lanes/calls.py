@@ -14,7 +14,8 @@ from embatch.decisions.packing_calls import split, take
 from embatch.engine.lanes import requests
 from embatch.engine.lanes.failures import ATTEMPTS, item_error
 from embatch.errors import ProviderError
-from embatch.remote import CallEnded, ErrorKind, Generated, Started
+from embatch.events import CallEnded, Started
+from embatch.remote import ErrorKind, Generated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from embatch.engine.lanes.requests import CallReport
     from embatch.engine.lanes.run import LaneRun, Result
     from embatch.errors import ItemError
-    from embatch.remote import SendCall, Unit
+    from embatch.events import SendCall
+    from embatch.remote import Unit
 
 _PEEK = 4096  # units looked at for one call
 _TIMEOUT_S, _LEAST_REAL_S = 120.0, 10.0
@@ -119,6 +121,7 @@ class Calls:
 
     def _answered(self, post: CallReport) -> CallEnded:
         assert post.answer is not None
+        self._run.absence.answered()
         run, counted = self._run, post.answer.tokens is not None
         good: list[tuple[Unit, Result]] = []
         bad: list[tuple[Unit, ProviderError]] = []
@@ -151,7 +154,7 @@ class Calls:
     def _failed(self, post: CallReport, error: ProviderError) -> CallEnded:
         """The call as a whole: split what was refused, send again what may succeed later."""
         run, report, kind = self._run, self._run.parts.report, error.kind
-        run.seen(error)
+        run.unanswered(error, seconds=post.seconds)
         failed, again, cost = 0, list(post.units), 0.0
         if kind is ErrorKind.RATE_MINUTE:
             report.calls_refused += 1

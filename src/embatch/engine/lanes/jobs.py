@@ -15,17 +15,8 @@ from embatch.decisions.packing_calls import take
 from embatch.engine.lanes import requests
 from embatch.engine.lanes.failures import ATTEMPTS, item_error
 from embatch.errors import ProviderError
-from embatch.remote import (
-    ErrorKind,
-    Generated,
-    JobAccepted,
-    JobAttached,
-    JobEnded,
-    JobRefused,
-    JobSeen,
-    JobState,
-    Started,
-)
+from embatch.events import JobAccepted, JobAttached, JobEnded, JobRefused, JobSeen, Started
+from embatch.remote import ErrorKind, Generated, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +25,8 @@ if TYPE_CHECKING:
     from embatch.engine.lanes.run import LaneRun, Result
     from embatch.engine.lanes.spool import JobSpool
     from embatch.errors import ItemError
-    from embatch.remote import Event, JobRef, LedgerJob, SubmitJob, Unit
+    from embatch.events import Event, SubmitJob
+    from embatch.remote import JobRef, LedgerJob, Unit
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +93,14 @@ class Jobs:
         parts = self._run.parts
         age_s = parts.clock.wall() - job.intended
         waits = (0.0, 2.0) if age_s > _GRACE_S else (0.0, 2.0, 5.0, 10.0, 20.0, 23.0)
-        return requests.find(parts.provider, job.tag, clock=parts.clock, waits=waits)
+        patient = self._patience()
+        return requests.find(parts.provider, job.tag, clock=parts.clock, waits=waits, patience=patient)
+
+    def _patience(self) -> requests.Patience:
+        """For how long a job is looked for while nobody answers: not for long if nobody ever has."""
+        absence, now = self._run.absence, self._run.parts.clock.now
+        waits = requests.PATIENCE_S if absence.answered_before else requests.FIRST_PATIENCE_S
+        return requests.Patience(waits, lambda kind: absence.failed(now(), kind))
 
     # --- what the strategy asks for ---------------------------------------------------------------------------
 
@@ -126,6 +125,7 @@ class Jobs:
                 items,
                 job.tag,
                 clock=parts.clock,
+                patience=self._patience(),
             )
         )
         return Started(
@@ -194,6 +194,7 @@ class Jobs:
         if job is None:  # an interrupt came just after it was taken
             return None
         if post.ref is not None:
+            self._run.absence.answered()
             parts.ledger.accept_job(job.number, post.ref, parts.clock.wall())
             self._running[post.id] = _Running(job._replace(ref=post.ref), now)
             event = JobAccepted(now=now, id=post.id)
@@ -206,7 +207,11 @@ class Jobs:
 
     def _refused(self, id_: int, job: LedgerJob, error: ProviderError) -> Event:
         parts = self._run.parts
-        self._run.seen(error)
+        if error.kind.may_have_happened:
+            self._run.seen(error)
+            self._run.absence.answered()  # when it was asked whether there is such a job
+        else:
+            self._run.unanswered(error)
         if error.kind in {ErrorKind.TOO_MANY_ITEMS, ErrorKind.TOO_MANY_TOKENS}:
             self._cap = max(1, job.items // 2)
         if error.kind.may_have_happened:
@@ -216,6 +221,8 @@ class Jobs:
 
     def _polled(self, post: PollReport, running: _Running) -> Event | None:
         now = self._run.parts.clock.now()
+        if post.error is None:
+            self._run.absence.answered()
         if post.spool is not None:
             assert post.view is not None
             kind = post.view.error.kind if post.view.error is not None else None
@@ -240,7 +247,7 @@ class Jobs:
 
     def _poll_failed(self, post: PollReport, running: _Running, error: ProviderError) -> Event | None:
         """It is asked again, unless that is in vain: the job is gone, the key refused, its results are rubbish."""
-        self._run.seen(error)
+        self._run.unanswered(error)
         now = self._run.parts.clock.now()
         running.failed = running.failed + 1 if error.kind is running.kind else 1
         running.kind = error.kind

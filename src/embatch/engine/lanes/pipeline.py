@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from embatch.decisions.lanes.words import count
 from embatch.engine.window import WindowMaker, finish_vectors, text_digest
 from embatch.errors import EmbatchError, GoalError, NotSentError, ProviderError
 from embatch.remote import Generated
@@ -111,12 +112,14 @@ class LanePipeline:
 
     @property
     def note(self) -> str:
-        """Calls, jobs under way and dollars, in a few words."""
-        lanes, jobs = self.report.lanes, self._run.jobs_under_way if self._run is not None else 0
+        """What holds the run up, or calls and jobs under way; and dollars; in a few words."""
+        lanes, run = self.report.lanes, self._run
         if lanes is None:
             return ""
-        words = [f"{lanes.calls:,} calls"] if lanes.calls else []
-        words += [f"{jobs:,} jobs under way"] if jobs else []
+        jobs, held_up = (0, "") if run is None else (run.jobs_under_way, run.waits_for)
+        words = [held_up] if held_up else []
+        words += [count(lanes.calls, "call")] if lanes.calls and not held_up else []
+        words += [f"{count(jobs, 'job')} under way"] if jobs else []
         return ", ".join([*words, f"${lanes.dollars:.4f}"]) if lanes.priced else ", ".join(words)
 
     def run(self, rows: Iterable[Item | BadItem]) -> Iterator[Block]:

@@ -15,15 +15,29 @@ from embatch.errors import ProviderError
 from embatch.remote import ErrorKind, JobState, JobView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from embatch.engine.lanes.clock import Clock
     from embatch.remote import CallAnswer, JobRef, Provider, Unit, Work
 
 _DOWNLOADS = 3  # tries to get a job's results whole
 _FIND_AGAIN_S = (0.0, 2.0, 5.0, 10.0, 20.0)  # waits before each look for a job that may have come to be
-_UNREACHABLE_S = (5.0, 10.0, 20.0, 40.0, 60.0, 60.0, 120.0, 120.0)  # further ones, while nobody answers
+PATIENCE_S = (5.0, 10.0, 20.0, 40.0, 60.0, 60.0, 120.0, 120.0)  # further ones, while nobody answers
+FIRST_PATIENCE_S = (5.0, 10.0, 20.0)  # the same, when nobody ever has: the address may be wrong
 _CANCEL_POLLS, _CANCEL_WAIT_S = 6, 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a job is looked for while nobody answers."""
+
+    waits: Sequence[float] = PATIENCE_S
+    """Seconds before each look that comes after the usual ones."""
+    failed: Callable[[ErrorKind], None] = lambda _: None
+    """Told of each look that was not answered, in the thread that looks."""
+
+
+_PATIENT = Patience()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,7 @@ def submit(
     tag: str,
     *,
     clock: Clock,
+    patience: Patience = _PATIENT,
 ) -> SubmitReport:
     """Submit a job; when the reply is lost, look for it before anything else is done."""
     try:
@@ -113,33 +128,39 @@ def submit(
     if not error.kind.may_have_happened:
         return SubmitReport(id_, None, error)
     try:
-        return SubmitReport(id_, find(provider, tag, clock=clock), error)
+        return SubmitReport(id_, find(provider, tag, clock=clock, patience=patience), error)
     except ProviderError as unknown:
         return SubmitReport(id_, None, unknown, lost=True)
 
 
 def find(
-    provider: Provider, tag: str, *, clock: Clock, waits: Sequence[float] = _FIND_AGAIN_S
+    provider: Provider,
+    tag: str,
+    *,
+    clock: Clock,
+    waits: Sequence[float] = _FIND_AGAIN_S,
+    patience: Patience = _PATIENT,
 ) -> JobRef | None:
     """The job with this tag, looked for several times: lists may lag behind. None: the provider has none.
 
     Raises:
-        ProviderError: the provider did not answer the last look, nor those for ten minutes more: nothing is known.
+        ProviderError: the provider did not answer the last look, nor those after that: nothing is known.
     """
     looks = [*waits]
-    patience = [*_UNREACHABLE_S]
+    left = [*patience.waits]
     while looks:
         time.sleep(clock.real(looks.pop(0)))
         try:
             ref = provider.find(tag)
         except Exception as raised:
             error = as_provider_error(raised)
+            patience.failed(error.kind)
             if not (error.kind.waits or error.kind.stops):
                 return None  # it keeps no list of jobs
-            if error.kind.stops or not (looks or patience):
+            if error.kind.stops or not (looks or left):
                 raise error from raised
             if not looks:
-                looks.append(max(patience.pop(0), error.retry_after_s or 0.0))
+                looks.append(max(left.pop(0), error.retry_after_s or 0.0))
             continue
         if ref is not None:
             return ref

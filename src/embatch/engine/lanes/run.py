@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embatch.decisions.lanes.absence import Absence
+from embatch.decisions.lanes.words import span
 from embatch.engine.lanes import requests
 from embatch.engine.lanes.calls import Calls
 from embatch.engine.lanes.jobs import Jobs
 from embatch.engine.lanes.workers import Workers
 from embatch.errors import EmbatchError, GoalError, ProviderError
-from embatch.remote import (
+from embatch.events import (
     Arrived,
     CallEnded,
     CancelJob,
     Closed,
-    ErrorKind,
     Finish,
-    Generated,
     PollJob,
     Say,
     SendCall,
@@ -38,6 +38,7 @@ from embatch.remote import (
     Tick,
     Wait,
 )
+from embatch.remote import ErrorKind, Generated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
     from embatch.engine.lanes.ledger import LaneLedger
     from embatch.engine.lanes.requests import CallReport, PollReport, SubmitReport
     from embatch.errors import ItemError
-    from embatch.remote import Event, Instruction, Lane, LaneReport, Provider, Unit, Work
+    from embatch.events import Event, Instruction
+    from embatch.remote import Lane, LaneReport, Provider, Unit, Work
     from embatch.types import FloatArray
 
     Post = CallReport | SubmitReport | PollReport
@@ -64,6 +66,7 @@ _CUT_TO, _LEAST_CHARS = (
     16,
 )  # a text refused as too long keeps this share, as long as it has more than so many
 _SHARED_S = 0.05  # how often a run with nothing under way looks whether another one has left it room
+_LONG_S = 2.0  # of the provider's time: a wait that is worth a word
 _LOOK_S = 0.5  # of the world, between two estimates of the time left
 _LAST_ANSWERS_S = 5.0  # how long an interrupted run waits for answers that are paid for already
 
@@ -110,6 +113,7 @@ class LaneRun:
         self._finished: Finish | None = None
         self._fatal: ProviderError | None = None
         self._last_error: dict[ErrorKind, ProviderError] = {}
+        self.absence = Absence()
 
     # --- what the parts of a run share ------------------------------------------------------------------------
 
@@ -117,6 +121,15 @@ class LaneRun:
     def jobs_under_way(self) -> int:
         """Jobs that the provider has."""
         return self._jobs.accepted
+
+    @property
+    def waits_for(self) -> str:
+        """What holds the run up right now, in a few words; empty if nothing does. May be asked from any thread."""
+        now = self._parts.clock.now()
+        words = self.absence.words(now)
+        if words or self._calls.under_way or self._jobs.items or self._until - now < _LONG_S:
+            return words
+        return "waits for a quota"
 
     @property
     def parts(self) -> LaneParts:
@@ -209,6 +222,15 @@ class LaneRun:
         """Remember an error, for the message if the run cannot go on."""
         self._last_error[error.kind] = error
         _log.debug("%s: %s", error.kind, error)
+
+    def unanswered(self, error: ProviderError, *, seconds: float = 0.0) -> None:
+        """A request failed as a whole; the run ends if nothing but that has happened for too long."""
+        self.seen(error)
+        now = self._parts.clock.now()
+        self.absence.failed(now, error.kind, seconds=seconds)
+        if self.absence.over(now):
+            tried = f"{error}; tried for {span(self.absence.away_s(now))}"
+            self.give_up(ProviderError(tried, kind=error.kind, code=error.code, hint=error.hint))
 
     # --- driving ----------------------------------------------------------------------------------------------
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embatch.engine.simulation.world import Bucket, Future, JobFate, World
-from embatch.remote import (
+from embatch.events import (
     Arrived,
     CallEnded,
     CancelJob,
     Closed,
-    ErrorKind,
     Event,
     Finish,
     Instruction,
@@ -27,7 +26,6 @@ from embatch.remote import (
     JobEnded,
     JobRefused,
     JobSeen,
-    JobState,
     PollJob,
     Say,
     SendCall,
@@ -36,6 +34,7 @@ from embatch.remote import (
     Tick,
     Wait,
 )
+from embatch.remote import ErrorKind, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,8 @@ from embatch.remote import CallLimits, Goal, JobLimits, ModelFacts, Prices, Rate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from embatch.remote import Event, Instruction, StrategyName
+    from embatch.events import Event, Instruction
+    from embatch.remote import StrategyName
 
 _PARALLEL = 64
 _LARGE = 300_000

@@ -13,8 +13,9 @@ from embatch.decisions.strategy import Strategy
 from embatch.engine.lanes.clock import Clock
 from embatch.engine.window import as_items
 from embatch.errors import GoalError, NotSentError, OutputMismatchError, ProviderError
+from embatch.events import CancelJob, JobSeen
 from embatch.frontends.remote_host import RemoteHost
-from embatch.remote import CancelJob, ErrorKind, Goal, JobLimits, JobSeen, JobState, Prices
+from embatch.remote import ErrorKind, Goal, JobLimits, JobState, Prices
 from embatch.storage.cache import MemoryStore
 from embatch.storage.ledger import Ledger
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from tests.fake_provider import FakeJob
     from tests.unit.engine.lanes.conftest import OpenLanes
 
-    from embatch.remote import CallAnswer, Event, Instruction, StrategyName
+    from embatch.events import Event, Instruction
+    from embatch.remote import CallAnswer, StrategyName
     from embatch.types import FloatArray, Report
 
 pytestmark = pytest.mark.timeout(60)
