@@ -31,7 +31,7 @@ from embatch.errors import (
 from embatch.types import BatchRecord, Block, CostRule, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from embatch.engine.former import Batch
     from embatch.engine.tuners import Tuner
@@ -123,7 +123,7 @@ class Pipeline:
         """Whether the source has ended, so that `rows_read` is the total."""
         return self._read_all
 
-    def run(self, rows: Iterable[Item | BadItem]) -> Iterator[Block]:
+    def run(self, rows: Iterable[Item | BadItem]) -> Generator[Block]:
         """Embed all rows.
 
         Yields:

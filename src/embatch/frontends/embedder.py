@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -22,7 +23,7 @@ from embatch.frontends.hosts import LocalHost
 from embatch.frontends.opening import LocalOptions, RemoteOptions, open_host
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -249,11 +250,12 @@ class Embedder:
         run, report = self._run(
             rows, task, tuner, lambda earlier: vectors[earlier], strict=strict, lanes=lanes
         )
-        for block in run:
-            vectors[block.first_row : block.first_row + len(block.items)] = block.vectors
-            errors.extend(block.failures)
-            if strict and errors:
-                raise items_failed(errors, len(rows))
+        with closing(run):  # or a traceback that is kept would keep files locked
+            for block in run:
+                vectors[block.first_row : block.first_row + len(block.items)] = block.vectors
+                errors.extend(block.failures)
+                if strict and errors:
+                    raise items_failed(errors, len(rows))
         self.keep_profile(report())
         return EmbedResult(self._converted(vectors, errors), errors, report())
 
@@ -365,7 +367,7 @@ class Embedder:
         *,
         strict: bool,
         lanes: LaneSettings | None,
-    ) -> tuple[Iterator[Block], Callable[[], Report]]:
+    ) -> tuple[Generator[Block], Callable[[], Report]]:
         """A call's blocks, and its report once they are used up."""
         store = self._store(self.spec_for(task))
         if isinstance(self._host, LocalHost):

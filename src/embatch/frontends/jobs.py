@@ -104,11 +104,18 @@ class EmbedJob:
             "with_text": with_text,
             "split": split is not None,
         }
-        self._journal = RunJournal.open(
-            output, spec=spec, settings=settings, signature=sources.signature(), fresh=fresh
-        )
-        store: VectorStore = self._journal if cache is None else Layered(cache, self._journal)
+        # The ledger first: it refuses another model's run while jobs of the last one are under way, and the journal
+        # would have dropped that one's vectors by then.
         self._ledger = self._open_ledger(command, fresh=fresh)
+        try:
+            self._journal = RunJournal.open(
+                output, spec=spec, settings=settings, signature=sources.signature(), fresh=fresh
+            )
+        except BaseException:
+            if self._ledger is not None:
+                self._ledger.close()
+            raise
+        store: VectorStore = self._journal if cache is None else Layered(cache, self._journal)
         self._pipeline: AnyPipeline = embedder.pipeline(store=store, ledger=self._ledger)
         self._meter = Meter(time.monotonic())
         self._whole = False
@@ -160,17 +167,13 @@ class EmbedJob:
             return None
         from embatch.frontends.remote_host import open_ledger
 
-        try:
-            return open_ledger(
-                self._output,
-                self._embedder.spec,
-                command=list(command),
-                fresh=fresh,
-                base_url=host.backend.base_url,
-            )
-        except BaseException:
-            self._journal.close()
-            raise
+        return open_ledger(
+            self._output,
+            self._embedder.spec,
+            command=list(command),
+            fresh=fresh,
+            base_url=host.backend.base_url,
+        )
 
     def _end(self) -> None:
         if self._ledger is None:

@@ -17,7 +17,7 @@ from embatch.frontends.jobs import split_by
 from embatch.frontends.planning import ReadOnly
 from embatch.frontends.remote import LaneSettings, RemoteModel
 from embatch.frontends.remote_host import RemoteHost
-from embatch.storage.memory import MemoryStore
+from embatch.storage.cache import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -311,6 +311,8 @@ class RemoteModel:
         if settings.parallel is not None and settings.parallel != self._parallel:
             self._parallel = settings.parallel
             self.pacer = self._new_pacer(self.pacer.learned())
+        if self.pacer.stopped is not None:  # by an earlier run: credit, key or day may be another one by now
+            self.pacer = self._new_pacer(self.pacer.learned())
         goal = settings.goal
         if goal.budget is not None and (spent := ledger.spent()):
             goal = replace(goal, budget=max(0.0, goal.budget - spent))

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from embatch.engine.window import check_text, text_digest
 from embatch.errors import OutputError
+from embatch.storage.cache import MemoryStore
 from embatch.storage.folders import user_folder
 from embatch.storage.journal import RunJournal
 from embatch.storage.layered import Layered
 from embatch.storage.ledger import Ledger, ledger_path
-from embatch.storage.memory import MemoryStore
 from embatch.storage.runs import default_registry
 from embatch.types import BadItem, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from embatch.engine.lanes.pipeline import LanePipeline
     from embatch.frontends.remote import LaneSettings, RemoteModel
@@ -156,7 +156,7 @@ class SafeRun:
         """What the run did."""
         return self.pipeline.report if self.pipeline is not None else Report()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Generator[Block]:
         """The finished rows, in order.
 
         Raises:

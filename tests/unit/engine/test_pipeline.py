@@ -265,7 +265,7 @@ def test_an_endless_source_stays_bounded(fake_backend: type[FakeBackend]) -> Non
     blocks = pipeline(fake_backend(), window_items=64).run(endless())
     for _ in range(3):
         next(blocks)
-    blocks.close()  # type: ignore[attr-defined]
+    blocks.close()
     assert read <= (3 + 5) * 64
     assert not [t for t in threading.enumerate() if t.name.startswith("embatch-stream")]
 

@@ -220,7 +220,9 @@ class JobLane:
             self.queue_tokens = min(self.queue_tokens, max(1.0, learned))
         elif kind in {ErrorKind.TOO_MANY_ITEMS, ErrorKind.TOO_MANY_TOKENS}:
             self.most_items = max(1, job.items // 2)
-        elif kind not in _BACKS_OFF and not kind.splits:
+        elif (
+            kind not in _BACKS_OFF
+        ):  # what is refused for its content would be again: calls find out what is to blame
             self.closed = kind
         if self.refusals >= _REFUSALS and not self.jobs:
             self.closed = kind

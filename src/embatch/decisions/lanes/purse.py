@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FIRST = 2.0  # the margin before anything was counted ...
 _LEAST = 1.01  # ... and the least one
 _FIRST_GENERATING = 6.0  # output tokens are not known at all
-_SIGMAS = 2.5
+_SIGMAS = 3.5
 _PRIOR_ITEMS = 3.0  # the belief that estimates are right is worth so many billed items
 _SPREAD, _LEAST_SPREAD, _SPREAD_ANSWERS = (
     0.3**2,

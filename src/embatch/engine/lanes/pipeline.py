@@ -23,7 +23,7 @@ from embatch.remote import Generated
 from embatch.types import Block, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from typing import BinaryIO
 
     from embatch.engine.lanes.ledger import LaneLedger
@@ -108,7 +108,8 @@ class LanePipeline:
     @property
     def left_s(self) -> float | None:
         """Seconds until the end, as the strategy expects them; None while nothing is driven."""
-        return self._run.left_s if self._run is not None else None
+        run = self._run
+        return None if run is None or run.absence.kind is not None else run.left_s
 
     @property
     def note(self) -> str:
@@ -122,7 +123,7 @@ class LanePipeline:
         words += [f"{count(jobs, 'job')} under way"] if jobs else []
         return ", ".join([*words, f"${lanes.dollars:.4f}"]) if lanes.priced else ", ".join(words)
 
-    def run(self, rows: Iterable[Item | BadItem]) -> Iterator[Block]:
+    def run(self, rows: Iterable[Item | BadItem]) -> Generator[Block]:
         """Embed all rows.
 
         Yields:

@@ -230,7 +230,9 @@ class LaneRun:
         self.absence.failed(now, error.kind, seconds=seconds)
         if self.absence.over(now):
             tried = f"{error}; tried for {span(self.absence.away_s(now))}"
-            self.give_up(ProviderError(tried, kind=error.kind, code=error.code, hint=error.hint))
+            other = "Check the base URL: what answers there does not speak the provider's protocol."
+            hint = other if error.kind is ErrorKind.PROTOCOL else error.hint
+            self.give_up(ProviderError(tried, kind=error.kind, code=error.code, hint=hint))
 
     # --- driving ----------------------------------------------------------------------------------------------
 

@@ -375,3 +375,16 @@ def test_what_was_not_sent_is_named_if_failures_are_collected(lanes: OpenLanes, 
     assert "no more" in str(result.errors[0].error)
     np.testing.assert_array_equal(result.vectors[:50], expected(texts(50)))
     assert result.report.failed + result.report.embedded == 200
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.CONNECTION, ErrorKind.PROTOCOL, ErrorKind.OVERLOADED])
+def test_a_provider_that_never_answers_ends_the_run(lanes: OpenLanes, kind: ErrorKind) -> None:
+    """The error says how long it was tried; what waited goes through with the next run."""
+    refusing = Refusing(lambda _: kind)
+    provider = FakeProvider(before_call=refusing)
+    with pytest.raises(ProviderError, match=r"refused: .*; tried for") as caught:
+        lanes(provider, "individual").embed(texts(3))
+    assert caught.value.kind is kind
+    provider.before_call = None
+    result = lanes(provider, "individual").embed(texts(3))
+    np.testing.assert_array_equal(result.vectors, expected(texts(3)))

@@ -294,7 +294,7 @@ def test_a_lost_request_is_submitted_again(lanes: OpenLanes) -> None:
 @pytest.mark.parametrize("kind", [ErrorKind.CONNECTION, ErrorKind.OVERLOADED, ErrorKind.RATE_MINUTE])
 def test_a_lost_reply_is_looked_for_until_somebody_answers(lanes: OpenLanes, kind: ErrorKind) -> None:
     """While the list of jobs cannot be had, nobody knows whether the job exists: it is not submitted again."""
-    left, looks = [1], [8]
+    left, looks = [1], [6]
 
     def after_submit() -> None:
         if left[0]:
