@@ -1,7 +1,8 @@
 """A provider that gives nothing: for how long a run goes on trying.
 
-An outage passes, so a run that was answered before waits it out. A wrong address does not, so one that was never
-answered ends soon. What is lost by ending is nothing: the same command goes on where the run was. Sans I/O.
+An outage passes, so a run that was answered before has patience, with its jobs above all. A wrong address does not
+pass, so one that was never answered ends soon. What is lost by ending is nothing: the same command goes on where the
+run was. Which lane is given up before that is the strategy's business. Sans I/O.
 """
 
 from __future__ import annotations

@@ -377,9 +377,9 @@ def test_what_was_not_sent_is_named_if_failures_are_collected(lanes: OpenLanes, 
     assert result.report.failed + result.report.embedded == 200
 
 
-@pytest.mark.parametrize("kind", [ErrorKind.CONNECTION, ErrorKind.PROTOCOL, ErrorKind.OVERLOADED])
+@pytest.mark.parametrize("kind", [ErrorKind.CONNECTION, ErrorKind.PROTOCOL, ErrorKind.TIMEOUT])
 def test_a_provider_that_never_answers_ends_the_run(lanes: OpenLanes, kind: ErrorKind) -> None:
-    """The error says how long it was tried; what waited goes through with the next run."""
+    """The run ends soon, the error says how long it was tried; what waited goes through with the next run."""
     refusing = Refusing(lambda _: kind)
     provider = FakeProvider(before_call=refusing)
     with pytest.raises(ProviderError, match=r"refused: .*; tried for") as caught:
