@@ -18,6 +18,7 @@ SUITES = {
     "quality": "nDCG@10 on Cranfield in each precision",
     "kernels": "the matrix-product ceiling of this machine",
     "lanes": "remote runs on the emulator: answer times, quotas, money",
+    "decisions": "the strategy against one who knows the future, in simulated worlds",
     "gpu": "embatch and sentence-transformers in half precision on a GPU",
 }
 """Name of each suite, and what it measures; `all` runs them in this order."""

@@ -18,6 +18,7 @@ _FIRST = 2.0  # the margin before anything was counted ...
 _LEAST = 1.01  # ... and the least one
 _FIRST_GENERATING = 6.0  # output tokens are not known at all
 _SIGMAS = 3.5
+_SPARE = 0.002  # of the budget is never planned for: a long run has many chances to be unlucky
 _PRIOR_ITEMS = 3.0  # the belief that estimates are right is worth so many billed items
 _SPREAD, _LEAST_SPREAD, _SPREAD_ANSWERS = (
     0.3**2,
@@ -38,6 +39,7 @@ class Purse:
     def __init__(self, prices: Prices | None, budget: float | None) -> None:
         self._prices = prices
         self.budget = budget
+        self._limit = math.inf if budget is None else budget * (1 - _SPARE)
         self.spent = 0.0
         self._held: dict[int, tuple[float, int]] = {}  # call or job -> dollars by the price list, and items
         self._actual = 0.0
@@ -93,14 +95,14 @@ class Purse:
         """Dollars that are neither spent nor held; infinite without a budget."""
         if self.budget is None:
             return math.inf
-        return self.budget - self.spent - self.held * self.margin()
+        return self._limit - self.spent - self.held * self.margin()
 
     @property
     def likely_free(self) -> float:
         """The same for plans: what is under way will probably cost what is expected."""
         if self.budget is None:
             return math.inf
-        return self.budget - self.spent - self.held * self.likely_margin
+        return self._limit - self.spent - self.held * self.likely_margin
 
     @property
     def held(self) -> float:
@@ -113,7 +115,7 @@ class Purse:
             return math.inf
         margin = self.margin(items)
         each = self.expected(lane, 1.0) * margin
-        free = self.budget - self.spent - self.held * margin
+        free = self._limit - self.spent - self.held * margin
         return max(0.0, free) / each if each > 0 else math.inf
 
     def hold(self, id_: int, lane: Lane, items: int, tokens: float) -> None:
