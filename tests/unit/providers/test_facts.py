@@ -72,7 +72,7 @@ def test_unknown_models_get_their_providers_defaults() -> None:
     assert not is_known("openai:text-embedding-9-huge")
     assert is_known("openai:text-embedding-3-small")
     compatible = facts_for("compatible:bge-m3")
-    assert (compatible.job, compatible.call.items, compatible.unit_length) == (None, None, False)
+    assert (compatible.job, compatible.call.items, compatible.unit_length) == (None, 64, False)
 
 
 @pytest.mark.parametrize("model", ["mistral:embed", "gemini:", "gemini", "minilm", ":x"])
