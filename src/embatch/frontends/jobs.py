@@ -130,6 +130,11 @@ class EmbedJob:
         """What differs from the interrupted run, in words."""
         return list(self._journal.changes)
 
+    @property
+    def report(self) -> Report:
+        """What was done so far."""
+        return self._pipeline.report
+
     def progress(self) -> Progress:
         """How far the job is; may be called from another thread."""
         pipeline = self._pipeline
@@ -153,7 +158,7 @@ class EmbedJob:
         try:
             return self._run()
         except KeyboardInterrupt as error:
-            done = self._pipeline.report.items
+            done = self._pipeline.rows_done
             raise self._interrupted(done) from error
         finally:
             self._end()

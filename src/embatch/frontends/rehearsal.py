@@ -140,6 +140,7 @@ def _play(
 def _emulator() -> tuple[type[Emulator], type[EmulatorOptions], type[Quotas]]:
     """The emulator's classes, which need an extra."""
     try:
+        import python_multipart  # noqa: F401
         import starlette  # noqa: F401  # the server's libraries are looked for before anything is read
         import uvicorn  # noqa: F401
 

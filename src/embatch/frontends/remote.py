@@ -28,9 +28,10 @@ from embatch.engine.lanes.clock import Clock
 from embatch.engine.lanes.pipeline import LanePipeline
 from embatch.engine.lanes.run import LaneParts, LaneRun
 from embatch.errors import ProviderError, UsageError
+from embatch.frontends.lane_checks import check_budget, check_settings
 from embatch.providers.registry import open_provider
 from embatch.providers.work import check_work, estimate_tokens, resolve_task, work_spec
-from embatch.remote import STRATEGIES, EmbedWork, Goal, LaneReport
+from embatch.remote import EmbedWork, Goal, LaneReport
 from embatch.types import CostRule, Limits, Tokenized
 
 if TYPE_CHECKING:
@@ -75,23 +76,7 @@ class LaneSettings:
     patience_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise UsageError(f"strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}")
-        for name in ("threshold", "parallel", "max_job_items"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
-        for name in ("poll_s", "patience_s"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} must be more than 0, not {value}")
-        goal = self.goal
-        if goal.deadline_s is not None and goal.deadline_s <= 0:
-            raise UsageError(f"the deadline must be later than now, not {goal.deadline_s} s")
-        if goal.budget is not None and goal.budget < 0:
-            raise UsageError(f"the budget cannot be negative: {goal.budget}")
-        if goal.hour_worth < 0:
-            raise UsageError(f"an hour of waiting cannot be worth less than nothing: {goal.hour_worth}")
+        check_settings(self)
 
 
 class RemoteModel:
@@ -119,6 +104,7 @@ class RemoteModel:
         self.base_url = base_url
         self.provider = provider
         self.settings = settings or LaneSettings()
+        check_budget(provider.facts, self.settings.goal)
         self.clock = clock or Clock()
         self.caps = LearnedCaps(day=_today())
         self.ratio = TokenRatio()
@@ -163,7 +149,11 @@ class RemoteModel:
             model, base_url=base_url, api_key=api_key, client=client, facts_file=facts_file
         )
         learned = default_learned() if keep_learned else None
-        return cls(provider, settings=settings, learned=learned, base_url=base_url)
+        try:
+            return cls(provider, settings=settings, learned=learned, base_url=base_url)
+        except BaseException:
+            provider.close()
+            raise
 
     # --- the model --------------------------------------------------------------------------------------------
 
@@ -314,6 +304,7 @@ class RemoteModel:
         if self.pacer.stopped is not None:  # by an earlier run: credit, key or day may be another one by now
             self.pacer = self._new_pacer(self.pacer.learned())
         goal = settings.goal
+        check_budget(self.facts, goal)
         if goal.budget is not None and (spent := ledger.spent()):
             goal = replace(goal, budget=max(0.0, goal.budget - spent))
         strategy = Strategy(

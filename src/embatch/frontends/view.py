@@ -10,6 +10,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from embatch.decisions.lanes.words import count
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -130,7 +132,7 @@ def summary(outcome: Outcome, *, model: str, precision: str) -> list[str]:
     """What a run did, in lines of at most 80 columns (paths aside)."""
     report = outcome.report
     vectors = report.items - report.failed
-    lines = [f"{vectors:,} vectors in {duration(report.seconds)} → {outcome.output}"]
+    lines = [f"{count(vectors, 'vector')} in {duration(report.seconds)} → {outcome.output}"]
     if report.lanes is not None:
         lines += lane_lines(report.lanes, model)
     else:
@@ -147,39 +149,63 @@ def summary(outcome: Outcome, *, model: str, precision: str) -> list[str]:
         (report.pooled, "averaged over windows"),
         (report.splits, "batches split" if report.lanes is not None else "batches split for memory"),
     ]
-    told = ", ".join(f"{count:,} {what}" for count, what in parts if count)
+    told = ", ".join(f"{number:,} {what}" for number, what in parts if number)
     if told:
         lines.append(f"  {told}")
     if outcome.skipped:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(outcome.skipped.items()))
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(outcome.skipped.items()))
         lines.append(f"  files skipped: {reasons}")
     if report.failed:
-        lines.append(f"  {report.failed:,} rows have no vector: see {outcome.errors}")
+        lines.append(f"  {count(report.failed, 'row')} without a vector: see {outcome.errors}")
     return lines
 
 
 def lane_lines(lanes: LaneReport, model: str) -> list[str]:
     """What a run sent to a provider, what it cost, and what that saved."""
-    about = "about " if lanes.estimated_tokens else ""
-    money = f"{about}{dollars(lanes.dollars)}" if lanes.priced else "no price known"
-    tokens = f"{about}{lanes.call_tokens + lanes.job_tokens:,} tokens"
-    ways = f"{lanes.calls:,} calls ({lanes.call_items:,} texts), {lanes.jobs + lanes.jobs_attached:,} jobs"
-    lines = [f"  {model}: {ways} ({lanes.job_items:,} texts)", f"  {tokens}, {money}"]
+    ways = []
+    if lanes.calls:
+        ways.append(f"{count(lanes.calls, 'call')} ({count(lanes.call_items, 'text')})")
+    if jobs := lanes.jobs + lanes.jobs_attached:
+        ways.append(f"{count(jobs, 'job')} ({count(lanes.job_items, 'text')})")
+    lines = [f"  {model}: {', '.join(ways) or 'nothing was sent'}", f"  {paid(lanes)}"]
     troubles = [
-        (lanes.calls_refused, "calls refused for a quota"),
-        (lanes.calls_failed, "calls failed"),
-        (lanes.retried, "texts sent again"),
-        (lanes.cut, "cuts of texts that were refused as too long"),
-        (lanes.jobs_cancelled, "jobs cancelled"),
+        (lanes.calls_refused, "refused for a quota"),
+        (lanes.calls_failed, "failed"),
+        (lanes.jobs_cancelled, "cancelled"),
+        (lanes.retried, "sent again"),
+        (lanes.cut, "made of texts that were refused as too long"),
     ]
-    told = ", ".join(f"{count:,} {what}" for count, what in troubles if count)
+    nouns = ("call", "call", "job", "text", "cut")
+    told = ", ".join(
+        f"{count(number, noun)} {what}"
+        for noun, (number, what) in zip(nouns, troubles, strict=True)
+        if number
+    )
     if told:
         lines.append(f"  {told}")
-    if lanes.saved_seconds is not None and lanes.saved_dollars is not None:
-        time_saved = f"{duration(abs(lanes.saved_seconds))} {'less' if lanes.saved_seconds >= 0 else 'more'}"
-        money_saved = f"{dollars(abs(lanes.saved_dollars))} {'less' if lanes.saved_dollars >= 0 else 'more'}"
-        lines.append(f"  estimated: {time_saved} than all by jobs, {money_saved} than all by calls")
-    return lines
+    if lanes.strategy in {"batch", "hybrid"} and not lanes.job_items and lanes.call_items:
+        lines.append("  no jobs: the model has none, or they were refused; calls did it all")
+    saved = _saved(lanes)
+    return [*lines, f"  estimated: {saved}"] if saved else lines
+
+
+def paid(lanes: LaneReport) -> str:
+    """`12,345 tokens, $0.0019`: what the provider will bill."""
+    about = "about " if lanes.estimated_tokens else ""
+    money = f"{about}{dollars(lanes.dollars)}" if lanes.priced else "no price known"
+    return f"{about}{lanes.call_tokens + lanes.job_tokens:,} tokens, {money}"
+
+
+def _saved(lanes: LaneReport) -> str:
+    """What the choice of lanes has saved against only jobs, and only calls; empty if that is nothing."""
+    told = []
+    if lanes.saved_seconds and lanes.calls:
+        more = "less" if lanes.saved_seconds >= 0 else "more"
+        told.append(f"{duration(abs(lanes.saved_seconds))} {more} than all by jobs")
+    if lanes.saved_dollars and lanes.priced:
+        more = "less" if lanes.saved_dollars >= 0 else "more"
+        told.append(f"{dollars(abs(lanes.saved_dollars))} {more} than all by calls")
+    return ", ".join(told)
 
 
 def dollars(amount: float) -> str:

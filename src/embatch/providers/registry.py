@@ -11,9 +11,11 @@ import importlib
 import logging
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from embatch.errors import MissingExtraError, ProviderError, UsageError
 from embatch.providers.facts import facts_for, is_known
+from embatch.providers.refusals import clean
 from embatch.remote import ErrorKind
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ _KEYS = {
     "gemini": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),  # in the SDK's own order
     "openai": ("OPENAI_API_KEY",),
     "compatible": ("EMBATCH_API_KEY",),
+}
+_URLS = {
+    "gemini": "GOOGLE_GEMINI_BASE_URL",
+    "openai": "OPENAI_BASE_URL",
+    "compatible": "OPENAI_BASE_URL",
 }
 _EXTRAS = {"gemini": ("google.genai", "gemini"), "openai": ("openai", "openai")}
 _EXTRAS["compatible"] = _EXTRAS["openai"]
@@ -77,9 +84,11 @@ def open_provider(
         )
     if client is not None and (base_url is not None or api_key is not None):
         raise UsageError("a client brings its own base URL and key: give either it or them")
-    if base_url is not None and not base_url.startswith(("http://", "https://")):
-        raise UsageError(f"a base URL begins with http:// or https://, not {base_url!r}")
     name = model.partition(":")[0]
+    if base_url is not None:
+        _check_url("the base URL", base_url)
+    elif client is None and (url := os.environ.get(_URLS[name])):
+        _check_url(_URLS[name], url)
     facts = facts_for(model, facts_file=facts_file, tier=tier, variant=_variant(client))
     if name != "compatible" and not is_known(model, facts_file=facts_file):
         _log.warning(
@@ -178,6 +187,20 @@ def _check_key(name: str, key: str) -> None:
             f"{name}: the API key has characters that no key has, such as spaces or line breaks",
             kind=ErrorKind.AUTH,
             hint="Copy it again.",
+        )
+
+
+def _check_url(what: str, url: str) -> None:
+    """Refuse what is no address of a server, before anything waits for one."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # a port that is none
+        good = False
+    if not good or not url.isprintable() or " " in url:
+        raise UsageError(
+            f"{what} is no address of a server: {clean(url)!r}",
+            hint="It begins with http:// or https:// and a host, such as http://localhost:8000/v1.",
         )
 
 

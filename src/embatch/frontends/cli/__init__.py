@@ -10,8 +10,10 @@ import contextlib
 import importlib
 import logging
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -131,9 +133,20 @@ def script() -> NoReturn:
 
 def show_error(error: EmbatchError) -> None:
     """What happened, and what to do now, on standard error."""
-    click.echo(f"Error: {error}", err=True)
+    click.echo(_wrapped(f"Error: {error}", "  "), err=True)
     if error.hint:
-        click.echo(f"  → {error.hint}", err=True)
+        click.echo(_wrapped(f"  → {error.hint}", "    "), err=True)
+
+
+def _wrapped(text: str, indent: str) -> str:
+    """The text in lines that a terminal holds, broken between words only; as it is where nobody looks at it."""
+    if not sys.stderr.isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    return "\n".join(
+        textwrap.fill(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines()
+    )
 
 
 def _interrupt(*_: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embatch.errors import UsageError
+from embatch.errors import EmbatchError, UsageError
 from embatch.frontends.cli.options import (
     input_options,
     model_options,
@@ -80,7 +80,11 @@ def embed(
             fresh=fresh,
             command=sys.argv[1:],
         )
-        outcome = _run(job, as_json=as_json, quiet=quiet)
+        try:
+            outcome = _run(job, as_json=as_json, quiet=quiet)
+        except EmbatchError as error:
+            _ended_early(job, error, as_json=as_json, quiet=quiet)
+            raise
         _conclude(outcome, embedder.spec.model, embedder.backend.device, as_json=as_json, quiet=quiet)
     return 1 if outcome.report.failed else 0
 
@@ -126,6 +130,19 @@ def _run(job: EmbedJob, *, as_json: bool, quiet: bool) -> Outcome:
     bar, watcher = view.bar_view(job.progress)
     with bar, watcher:
         return job.run()
+
+
+def _ended_early(job: EmbedJob, error: EmbatchError, *, as_json: bool, quiet: bool) -> None:
+    """Say what was paid until a run through a provider came to an early end."""
+    from embatch.frontends import view
+
+    lanes = job.report.lanes
+    if lanes is None:
+        return
+    if as_json:
+        view.emit("stopped", error=type(error).__name__, message=str(error), lanes=lanes.to_dict())
+    elif not quiet and (lanes.calls or lanes.jobs or lanes.jobs_attached):
+        click.echo(f"Until then: {view.paid(lanes)}", err=True)
 
 
 def _conclude(outcome: Outcome, model: str, device: str, *, as_json: bool, quiet: bool) -> None:

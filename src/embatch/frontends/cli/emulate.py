@@ -109,10 +109,10 @@ def _make(provider: Any, port: int, host: str, path: Path | None, changes: dict[
         options = scenario.settings(**({"epoch": None} if "epoch" not in scenario.options else {}), **changes)
         return Emulator(provider, options=options, host=host, port=port, events=scenario.events)
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         raise MissingExtraError(
-            f"The emulator needs {error.name}, which is not installed.",
+            f"The emulator needs {(error.name or '').partition('.')[0]}, which is not installed.",
             hint='Install it: pip install "embatch[emulator]"',
         ) from error
     except OSError as error:

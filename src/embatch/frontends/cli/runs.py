@@ -102,7 +102,14 @@ def cancel_run(*, run_id: str) -> int:
 
     run = _one(run_id)
     path = Path(run.ledger)
-    if peek_ledger(path) is None:
+    try:
+        found = peek_ledger(path)
+    except OutputBusyError as error:
+        raise OutputBusyError(
+            f"run {run.id} is at work in another process",
+            hint="Stop that one first (Ctrl-C there), then cancel.",
+        ) from error
+    if found is None:
         default_registry().end(run.id, "cancelled" if run.state != "done" else "done", run.summary)
         click.echo(f"Run {run.id} has no jobs under way.")
         return 0

@@ -12,7 +12,7 @@ from tests.fake_provider import FakeProvider, facts, vector
 from embatch.decisions.strategy import Strategy
 from embatch.engine.lanes.clock import Clock
 from embatch.engine.window import as_items
-from embatch.errors import GoalError, NotSentError, OutputMismatchError, ProviderError
+from embatch.errors import GoalError, NotSentError, OutputMismatchError, ProviderError, UsageError
 from embatch.events import CancelJob, JobSeen
 from embatch.frontends.remote_host import RemoteHost
 from embatch.remote import ErrorKind, Goal, JobLimits, JobState, Prices
@@ -311,6 +311,6 @@ def test_a_larger_budget_goes_on(lanes: OpenLanes) -> None:
 def test_a_budget_without_prices_is_refused(lanes: OpenLanes) -> None:
     """Where prices are not known, a budget cannot be kept: nothing is sent."""
     provider = FakeProvider(facts=facts(prices=None))
-    with pytest.raises(GoalError, match="prices"):
+    with pytest.raises(UsageError, match="no price is known"):
         lanes(provider, goal=Goal(budget=1.0)).embed(texts(10))
     assert not provider.billed()
