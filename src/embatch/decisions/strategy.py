@@ -178,7 +178,7 @@ class Strategy:
 
     def _attach(self, event: JobAttached) -> None:
         state = self._state
-        state.jobs.started(event.id, event.items, event.tokens)
+        state.jobs.started(event.id, self._now, event.items, event.tokens)
         state.jobs.accepted(event.id, self._now, age_s=event.age_s)
         state.purse.hold(event.id, "batch", event.items, event.tokens)
         if not state.waiting:
@@ -199,7 +199,7 @@ class Strategy:
             state.calls.started(event.id, self._now, event.items, event.tokens)
         else:
             planner.for_jobs = max(0, planner.for_jobs - event.items)
-            state.jobs.started(event.id, event.items, event.tokens)
+            state.jobs.started(event.id, self._now, event.items, event.tokens)
 
     def _nothing_taken(self, asked: SendCall | SubmitJob | None) -> None:
         """The engine has nothing that fits: for a job, what waits may be halves that only calls can take."""

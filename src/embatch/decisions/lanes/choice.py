@@ -220,9 +220,9 @@ def evaluate(view: View, jobs: int, *, cancel: bool = False) -> Plan:
     pile = pile_of(view, jobs)
     curve = view.curve(pile if jobs else None)
     hold = _Hold(view, curve, busy_s, safe_s, calls, jobs)
-    extra, until_s = hold.value()
+    extra, until_s = hold.value(at_once=not jobs)
     return Plan(
-        calls=calls, jobs=jobs, job_count=pile.jobs if jobs else 0, cancel=until_s <= 0,
+        calls=calls, jobs=jobs, job_count=pile.jobs if jobs else 0, cancel=until_s <= 0 and not jobs,
         price=price + hold.lost, seconds=busy_s + max(0.0, extra - hold.lost) / worth,
         cost=price + worth * busy_s + extra, met=hold.met(until_s), until_s=until_s, curve=curve,
     )  # fmt: skip
@@ -237,10 +237,12 @@ def pile_of(view: View, jobs: float) -> Pile:
     count = math.ceil(max(wanted, at_once / view.job_items, 1))
     count = int(max(1, min(count, view.job_room, at_once)))
     held = min(at_once, count * view.job_items)
+    ahead = view.rest if jobs + view.rest > min(view.queue_items, view.job_room * view.job_items) else 0
     return Pile(
         items=jobs,
         jobs=count,
-        waves=max(1.0, jobs / held),
+        size=min(held, jobs) / count,
+        waves=max(1.0, (jobs + ahead) / held),
         abreast=view.beliefs.abreast,
         delay_s=view.job_delay_s,
     )
@@ -265,8 +267,12 @@ class _Hold:
         self.lost = 0.0
         """Dollars that cancelling is expected to cost."""
 
-    def value(self) -> tuple[float, float]:
-        """Dollars beyond the calls' own end, as expected; and when to cancel, seconds from now."""
+    def value(self, *, at_once: bool) -> tuple[float, float]:
+        """Dollars beyond the calls' own end, as expected; and when to cancel, seconds from now.
+
+        Args:
+            at_once: whether to cancel now is a choice: not for jobs that would be submitted now.
+        """
         latest = self._latest()
         times = (0.0, *GRID)
         done = (0.0, *self._curve.done)
@@ -282,7 +288,7 @@ class _Hold:
             step = self._waited(times[i], times[i + 1])
             go_on = step * (1 + stays) / 2 + stays * worth
             stop = self._stop(times[i], left[i])
-            if stop < go_on and self._view.eager:
+            if stop < go_on and self._view.eager and (i > 0 or at_once):
                 worth, until, lost = stop, times[i], self._price_out(left[i])
             else:
                 worth, lost = go_on, stays * lost

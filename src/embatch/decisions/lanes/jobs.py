@@ -47,6 +47,7 @@ class Job:
     """One job that was submitted and has not ended."""
 
     id: int
+    submitted: float
     items: int
     tokens: int
     accepted: float | None = None
@@ -88,6 +89,8 @@ class JobLane:
     last_kind: ErrorKind | None = None
     refused_at: float = -math.inf
     """When the queue was full last."""
+    backed_off: float = -math.inf
+    """When a job was refused last."""
     served: float = -math.inf
     """When the latest job that has run or ended well was accepted: older ones wait for each other."""
 
@@ -136,9 +139,9 @@ class JobLane:
 
     # --- what happens -----------------------------------------------------------------------------------------
 
-    def started(self, id_: int, items: int, tokens: int) -> None:
+    def started(self, id_: int, now: float, items: int, tokens: int) -> None:
         """A job is being submitted."""
-        self.jobs[id_] = Job(id=id_, items=items, tokens=tokens)
+        self.jobs[id_] = Job(id=id_, submitted=now, items=items, tokens=tokens)
 
     def accepted(self, id_: int, now: float, *, age_s: float = 0.0) -> None:
         """The provider has it."""
@@ -147,6 +150,7 @@ class JobLane:
             job.accepted = now - age_s
             if self.refusals == 0 and now - self.refused_at > _CLEARS_S:
                 self.queue_tokens = min(self._known_queue(), self.queue_tokens * _GROWTH)
+                self.refused_at = now
             self._poll_at(job, now + (_FIRST_POLL_S if age_s <= 0 else 0.0))
             self.refusals = 0
 
@@ -211,21 +215,24 @@ class JobLane:
     def _back_off(
         self, now: float, kind: ErrorKind, job: Job, retry_after_s: float | None, draw: float
     ) -> None:
-        self.refusals += 1
+        news = job.submitted >= self.backed_off  # those submitted before that say nothing new
+        self.refusals += news
         self.last_kind = kind
         if kind is ErrorKind.ENQUEUED_FULL:
             self.refused_at = now
-            under_way = self.tokens
-            learned = max(float(under_way), (under_way + job.tokens) / 2)
+            held = sum(other.tokens for other in self.jobs.values() if other.accepted is not None)
+            learned = max(float(held), (held + job.tokens) / 2)
             self.queue_tokens = min(self.queue_tokens, max(1.0, learned))
         elif kind in {ErrorKind.TOO_MANY_ITEMS, ErrorKind.TOO_MANY_TOKENS}:
             self.most_items = max(1, job.items // 2)
-        elif (
-            kind not in _BACKS_OFF
-        ):  # what is refused for its content would be again: calls find out what is to blame
+        elif kind not in _BACKS_OFF:  # its content would be refused again: calls find out what is to blame
             self.closed = kind
         if self.refusals >= _REFUSALS and not self.jobs:
             self.closed = kind
+        self.backed_off = now
+        if not news:
+            self.not_before = max(self.not_before, now + (retry_after_s or 0.0))
+            return
         base = _FULL_BACKOFF_S if kind is ErrorKind.ENQUEUED_FULL else _BACKOFF_S
         span = 0.0 if kind.splits else min(_MOST_BACKOFF_S, base * 2.0 ** (self.refusals - 1))
         self.not_before = now + max(span * (0.5 + 0.5 * draw), retry_after_s or 0.0)

@@ -63,7 +63,7 @@ class Planner:
             self.for_calls = 1  # rounded away, and yet affordable
         if plan.jobs:
             pile = pile_of(view, plan.jobs)
-            self.job_size = max(1, math.ceil(pile.items / pile.jobs / pile.waves))
+            self.job_size = max(1, math.ceil(pile.each))
         self._explain(plan, why)
         self.look_at = self._next_look(now, plan)
         return plan.cancel

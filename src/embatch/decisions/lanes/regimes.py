@@ -62,12 +62,19 @@ class Pile:
 
     items: float
     jobs: int
+    size: float | None = None
+    """Items of each; None: all of them, spread evenly."""
     waves: float = 1.0
     """How often that many are needed, one after the other, until all items are done."""
     abreast: float = math.inf
     """How many of them the provider works on at once."""
     delay_s: float = 0.0
     """Until they can be submitted."""
+
+    @property
+    def each(self) -> float:
+        """Items of each job."""
+        return self.items / self.jobs / self.waves if self.size is None else self.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,16 +212,25 @@ class Regimes:
             parts.append((regime, weight / total, done, left))
         return Ends(self, rows, finish_s, parts)
 
-    def pile(self, regime: int, rows: Scale, finish_s: float, pile: Pile) -> list[float]:
-        """P(all jobs submitted now have ended), at each time of the grid."""
-        per_job = pile.items / pile.jobs / pile.waves
+    def pile(self, regime: int, rows: Scale, finish_s: float, pile: Pile) -> tuple[list[float], list[float]]:
+        """P(all jobs submitted now have ended), and the items left if not all have, at each time of the grid."""
+        per_job = pile.each
         run = per_job / rows.median + finish_s
         turns = max(1.0, pile.jobs / pile.abreast)
         later = pile.delay_s + (turns - 1) * run * pile.waves + self._later(regime, run, pile.waves - 1)
         runs = [later + per_job / math.exp(rows.log_median + z * rows.reach) + finish_s for z in _POINTS]
         power = pile.jobs / turns
         cdf = self.waits.cdf
-        return [(sum(cdf(regime, t - run) for run in runs if t > run) / len(runs)) ** power for t in GRID]
+        done = [(sum(cdf(regime, t - run) for run in runs if t > run) / len(runs)) ** power for t in GRID]
+        if pile.waves <= 1:
+            return done, [pile.items * (1 - p) for p in done]
+        # Wave by wave, items get fewer evenly, once the first wave has left the queue.
+        whole = later + run + self.waits.typical(regime)
+        left = [
+            pile.items * max(1e-3, 1 - cdf(regime, t) * min(1.0, t / whole)) * (1 - p)
+            for t, p in zip(GRID, done, strict=True)
+        ]
+        return done, left
 
     def _later(self, regime: int, run: float, waves: float) -> float:
         """Seconds that waves after the first take: at the pace of the regime while it lasts, then at that of all."""
@@ -286,10 +302,10 @@ class Ends:
             if pile is None:
                 pairs = zip(base, items, strict=True)
             else:
-                more = self._regimes.pile(regime, self._rows, self._finish_s, pile)
+                more, rest = self._regimes.pile(regime, self._rows, self._finish_s, pile)
                 pairs = zip(
                     [b * m for b, m in zip(base, more, strict=True)],
-                    [n + (1 - m) * pile.items for n, m in zip(items, more, strict=True)],
+                    [n + m for n, m in zip(items, rest, strict=True)],
                     strict=True,
                 )
             for i, (p, count) in enumerate(pairs):
