@@ -135,7 +135,8 @@ class Planner:
         if not (state.jobs.jobs or state.may_job()):
             return math.inf
         step = self._pace(now)
-        return now + max(_LOOK_LEAST_S, min(step, plan.until_s if plan.until_s > 0 else step))
+        least = max(_LOOK_LEAST_S, step / 4 if plan.jobs else 0.0)
+        return now + max(least, min(step, plan.until_s if plan.until_s > 0 else step))
 
     def _pace(self, now: float) -> float:
         """Seconds between two looks."""
