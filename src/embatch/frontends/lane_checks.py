@@ -38,8 +38,11 @@ def _check_goal(goal: Goal) -> None:
         ("the budget", goal.budget),
         ("what an hour of waiting is worth", goal.hour_worth),
     ):
-        if value is not None and not math.isfinite(value):
-            raise UsageError(f"{what} must be a number, not {value}", hint="Leave it out for none.")
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not number:
+            raise UsageError(
+                f"{what} must be a number, not {value!r}", hint="Seconds or dollars; None for none."
+            )
     if goal.deadline_s is not None and goal.deadline_s <= 0:
         raise UsageError(f"the deadline must be later than now, not {goal.deadline_s} s")
     if goal.budget is not None and goal.budget < 0:

@@ -5,6 +5,7 @@ For `plan` and `rehearse`: it counts and splits texts, knows limits and prices, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from embatch.errors import UsageError
@@ -48,10 +49,28 @@ class Unopened:
         )
 
 
-def planned_model(model: str, settings: LaneSettings, *, facts: ModelFacts | None = None) -> RemoteModel:
-    """The model of this name, to be reckoned with."""
+def planned_model(
+    model: str,
+    settings: LaneSettings,
+    *,
+    facts: ModelFacts | None = None,
+    dimensions: int | None = None,
+) -> RemoteModel:
+    """The model of this name, to be reckoned with. `dimensions` stand in where the model's are not known.
+
+    Raises:
+        UsageError: they are not known, and were not given.
+    """
     from embatch.frontends.remote import RemoteModel
     from embatch.providers.registry import facts_for
 
-    provider: Any = Unopened(facts or facts_for(model))
+    found = facts or facts_for(model)
+    if not found.dimensions:
+        if dimensions is None:
+            raise UsageError(
+                f"how many dimensions {model} has is not known before it is asked",
+                hint="Check the name; if it is right, add --dimensions.",
+            )
+        found = replace(found, dimensions=dimensions)
+    provider: Any = Unopened(found)
     return RemoteModel(provider, settings=settings, learned=ReadOnly(default_learned()))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _REFRESH_S = 0.2
 _JSON_S = 1.0
+_LEAST_DOLLARS = 1e-9  # less is an error of rounding
 
 
 class Watcher:
@@ -202,9 +203,9 @@ def _saved(lanes: LaneReport) -> str:
     if lanes.saved_seconds and lanes.calls:
         more = "less" if lanes.saved_seconds >= 0 else "more"
         told.append(f"{duration(abs(lanes.saved_seconds))} {more} than all by jobs")
-    if lanes.saved_dollars and lanes.priced:
-        more = "less" if lanes.saved_dollars >= 0 else "more"
-        told.append(f"{dollars(abs(lanes.saved_dollars))} {more} than all by calls")
+    if abs(lanes.saved_dollars or 0.0) >= _LEAST_DOLLARS and lanes.priced:
+        saved = lanes.saved_dollars or 0.0
+        told.append(f"{dollars(abs(saved))} {'less' if saved >= 0 else 'more'} than all by calls")
     return ", ".join(told)
 
 

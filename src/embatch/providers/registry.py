@@ -84,6 +84,9 @@ def open_provider(
         )
     if client is not None and (base_url is not None or api_key is not None):
         raise UsageError("a client brings its own base URL and key: give either it or them")
+    for argument, given in (("base_url", base_url), ("api_key", api_key)):
+        if given is not None and not isinstance(given, str):
+            raise UsageError(f"{argument} must be a str, not {type(given).__name__}")
     name = model.partition(":")[0]
     if base_url is not None:
         _check_url("the base URL", base_url)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import embatch
+from embatch.errors import UsageError
 from embatch.frontends.cli import main
 
 pytest.importorskip("google.genai")
@@ -176,3 +178,40 @@ def test_a_library_that_is_not_installed(missing: str, arguments: list[str], ext
     assert done.returncode == 4
     assert f'pip install "embatch[{extra}]"' in done.stderr
     assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"budget": "2"}, {"deadline": "30m"}, {"hour_worth": True}, {"base_url": 17}, {"api_key": b"key"}],
+)
+def test_arguments_of_another_type(wrong: dict[str, Any]) -> None:
+    """From Python, too, the message names the argument."""
+    [name] = wrong
+    with pytest.raises(UsageError, match=name.replace("hour_worth", "hour of waiting")):
+        embatch.embed(["a text"], model="openai:text-embedding-3-small", **wrong)
+
+
+def test_a_plan_for_a_model_that_nothing_is_known_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """It asks for the one number that it needs, and does with it; a rehearsal says that it cannot do at all."""
+    assert main(["plan", "texts.jsonl", "--model", "compatible:mine"]) == 2
+    assert "add --dimensions" in capsys.readouterr().err
+    assert main(["plan", "texts.jsonl", "--model", "compatible:mine", "--dimensions", "64"]) == 0
+    assert "6 texts by calls" in capsys.readouterr().out
+    assert main(["rehearse", "texts.jsonl", "--model", "compatible:mine", "--dimensions", "64"]) == 2
+    assert "cannot be rehearsed" in capsys.readouterr().err
+
+
+def test_a_broken_ledger_hides_no_other_run(
+    emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`runs list` names the run whose file cannot be read, and lists the others."""
+    emulator.fault(Fault(kind="insufficient_quota", every=1))
+    assert embed(*OPENAI, "--base-url", emulator.url, "--strategy", "individual") == 7
+    (tmp_path / ".embatch" / "out.parquet.lanes").write_bytes(b"no database at all" * 300)
+    emulator.clear_faults()
+    again = ["embed", "texts.jsonl", "--to", "other.parquet", "--base-url", emulator.url]
+    assert main([*again, *OPENAI]) == 0
+    capsys.readouterr()
+    assert main(["runs", "list", "--json"]) == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {run["state"] for run in listed} == {"done", "unreadable"}

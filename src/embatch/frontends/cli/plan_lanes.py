@@ -33,7 +33,7 @@ def plan_embedder(*, model: str, overlong: str, **options: Any) -> Embedder:
     if options.get("calibrate") is not None:
         raise UsageError("--calibrate is for --precision int8 only", hint="Leave it out.")
     lanes = {name: options[name] for name in ("strategy", "deadline", "budget", "hour_worth")}
-    remote = planned_model(model, RemoteOptions(**lanes).settings())
+    remote = planned_model(model, RemoteOptions(**lanes).settings(), dimensions=options["dimensions"])
     return Embedder(
         backend=remote,
         task=options["task"],

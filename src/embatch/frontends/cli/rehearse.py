@@ -84,6 +84,11 @@ def rehearse(
             f"{model} runs on this machine: there is nothing to rehearse", hint="Use `embatch plan`."
         )
     facts = facts_for(model)
+    if not facts.dimensions:
+        raise UsageError(
+            f"{model} cannot be rehearsed: nothing is known of it",
+            hint="Check the name; `embatch plan` with --dimensions says what can be expected.",
+        )
     settings = _settings(with_settings(model_settings, remote=True))
     rows = list(open_sources(list(sources), text_column=text_column, id_column=id_column))
     scale = time_scale or _scale(model, facts, settings, rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embatch.errors import OutputBusyError, ProviderError, UsageError
+from embatch.errors import OutputBusyError, OutputError, ProviderError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,6 +176,8 @@ def _state(run: KnownRun) -> tuple[str, LedgerView | None]:
         view = peek_ledger(Path(run.ledger))
     except OutputBusyError:
         return "running", None
+    except OutputError:  # one broken file must not hide the other runs
+        return "unreadable", None
     if view is None or view.run_id != run.id:
         return ("lost" if run.state in {"running", "stopped"} else run.state), None
     return ("killed" if run.state == "running" else run.state), view
