@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embatch.decisions.lanes.calls import CallLane
+from embatch.decisions.lanes.calls import CallLane, draw
 from embatch.decisions.lanes.choice import evaluate, seconds_of
 from embatch.decisions.lanes.jobs import JobLane
 from embatch.decisions.lanes.planner import Planner
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from embatch.decisions.latency import Beliefs
     from embatch.decisions.pacing import Pacer
-    from embatch.remote import CallLimits, Goal, Lane, ModelFacts, StrategyName
+    from embatch.remote import CallLimits, Goal, ModelFacts, StrategyName
 
 _LINGER_S = 0.2  # after the last arrival, while more may come: a pile is best seen whole
 _JOB_LINGER_S = 2.0
@@ -214,22 +214,22 @@ class Strategy:
 
     def _take_call(self, event: CallEnded) -> None:
         state, planner = self._state, self._planner
-        if state.calls.ended(event, _draw(event.id)) is None:
+        if state.calls.ended(event, draw(event.id)) is None:
             return
         if event.kind is not None and event.kind.may_have_happened and event.cost <= 0:
             state.purse.lose(event.id)
         else:
-            state.purse.settle(event.id, event.done + event.failed, self._cost("individual", event))
+            state.purse.settle(event.id, event.done + event.failed, state.purse.cost("individual", event))
         state.back(event.back, event.back_tokens)
         planner.for_calls += event.back
         planner.dirty = planner.dirty or planner.probing or not state.may_call()
 
     def _take_job(self, event: JobEnded) -> None:
         state, planner = self._state, self._planner
-        job = state.jobs.ended(event, _draw(event.id))
+        job = state.jobs.ended(event, draw(event.id))
         if job is None:
             return
-        state.purse.settle(event.id, event.done + event.failed, self._cost("batch", event))
+        state.purse.settle(event.id, event.done + event.failed, state.purse.cost("batch", event))
         state.back(event.back, event.back_tokens)
         if job.cancelled is not None:
             state.given_up += event.back
@@ -242,7 +242,7 @@ class Strategy:
 
     def _take_refusal(self, event: JobRefused) -> None:
         state, planner = self._state, self._planner
-        job = state.jobs.refused(event, _draw(event.id))
+        job = state.jobs.refused(event, draw(event.id))
         if job is None:
             return
         if event.kind.may_have_happened:
@@ -257,9 +257,6 @@ class Strategy:
         )
         planner.dirty = planner.dirty or not state.jobs.open
         planner.look_soon(self._now)
-
-    def _cost(self, lane: Lane, event: CallEnded | JobEnded) -> float:
-        return event.cost if event.cost > 0 else self._state.purse.price(lane, event.used_tokens)
 
     # --- acting -----------------------------------------------------------------------------------------------
 
@@ -401,8 +398,3 @@ class Strategy:
             seconds_p90=seconds_of(plan, 0.9),
             dollars=plan.price + state.purse.held,
         )
-
-
-def _draw(id_: int) -> float:
-    """Evenly spread over [0, 1), by the number of the call: jitter without randomness."""
-    return ((id_ * 2_654_435_761) % 2**32) / 2**32

@@ -156,3 +156,8 @@ class CallLane:
             self.closed = kind if self.failures >= _FAILURES and long else None
         elif self.failures >= _HOPELESS:
             self.closed = kind
+
+
+def draw(id_: int) -> float:
+    """Evenly spread over [0, 1), by the number of a call or job: jitter without randomness."""
+    return ((id_ * 2_654_435_761) % 2**32) / 2**32

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from embatch.events import CallEnded, JobEnded
     from embatch.remote import Lane, Prices
 
 _FIRST = 2.0  # the margin before anything was counted ...
@@ -141,6 +142,10 @@ class Purse:
         off = cost / (estimated * self.ratio) - 1
         self._spread += (min(1.0, off * off * items) - self._spread) / _SPREAD_ANSWERS
         self._spread = max(_LEAST_SPREAD, self._spread)
+
+    def cost(self, lane: Lane, event: CallEnded | JobEnded) -> float:
+        """Dollars of something that has ended, by its tokens where the bill is not known."""
+        return event.cost if event.cost > 0 else self.price(lane, event.used_tokens)
 
     def lose(self, id_: int) -> None:
         """It is not known whether it was billed: count it as if it was."""
