@@ -6,6 +6,7 @@ Everything goes to standard error but the JSON, which goes to standard output. I
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Self
@@ -118,9 +119,15 @@ def json_view(look: Callable[[], Progress]) -> Watcher:
 
 
 def emit(event: str, **fields: Any) -> None:
-    """One line of JSON on standard output."""
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
-    sys.stdout.flush()
+    """One line of JSON on standard output. Once nobody reads it any more the run goes on without a word."""
+    try:
+        sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        # What could not be written waits in the stream, and would fail again at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"Progress and report cannot be written: {error.strerror}. The run goes on.\n")
 
 
 def notices(stored: int, changes: list[str]) -> list[str]:

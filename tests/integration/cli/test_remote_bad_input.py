@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def embed(*options: str) -> int:
         "http://a b/v1",
         "ftp://x",
         "http://h:99999",
+        " ",
     ],
 )
 @pytest.mark.parametrize("way", ["option", "environment"])
@@ -215,3 +217,31 @@ def test_a_broken_ledger_hides_no_other_run(
     assert main(["runs", "list", "--json"]) == 0
     listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {run["state"] for run in listed} == {"done", "unreadable"}
+
+
+@pytest.mark.parametrize(
+    ("target", "told"), [("closed", ""), ("/dev/full", "cannot be written: No space left")]
+)
+def test_nobody_reads_the_progress(target: str, told: str, emulator: Emulator, tmp_path: Path) -> None:
+    """The reader of --json leaves, or its disk is full: the run ends as it would have, with its own exit code."""
+    if target == "closed":
+        reader, out = os.pipe()
+        os.close(reader)
+    else:
+        out = os.open(target, os.O_WRONLY)
+    arguments = ["embed", "texts.jsonl", "--to", "out.parquet", "--base-url", emulator.url, *OPENAI, "--json"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "embatch", *arguments],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(out)
+    assert done.returncode == 0
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == bool(told)
+    assert (tmp_path / "out.parquet").exists()
