@@ -122,6 +122,11 @@ class AnswerJob:
         """Whether an interrupted run goes on."""
         return self._ledger.resumed
 
+    @property
+    def report(self) -> LaneReport:
+        """What was sent so far."""
+        return self._run.report
+
     def progress(self) -> Progress:
         """How far the job is; may be called from another thread."""
         run = self._run

@@ -9,12 +9,14 @@ import json
 import os
 import sys
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from embatch.decisions.lanes.words import count
+from embatch.errors import EmbatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from rich.progress import Progress as Bar
@@ -128,6 +130,20 @@ def emit(event: str, **fields: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"Progress and report cannot be written: {error.strerror}. The run goes on.\n")
+
+
+@contextmanager
+def ended_early(lanes: Callable[[], LaneReport | None], *, as_json: bool, quiet: bool) -> Iterator[None]:
+    """Say what was paid if the run within comes to an early end; nothing of a model on this machine."""
+    try:
+        yield
+    except EmbatchError as error:
+        report = lanes()
+        if report is not None and as_json:
+            emit("stopped", error=type(error).__name__, message=str(error), lanes=report.to_dict())
+        elif report is not None and not quiet and (report.calls or report.jobs or report.jobs_attached):
+            sys.stderr.write(f"Until then: {paid(report)}\n")
+        raise
 
 
 def notices(stored: int, changes: list[str]) -> list[str]:

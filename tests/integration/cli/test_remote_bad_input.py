@@ -132,6 +132,18 @@ def test_an_early_end_says_what_was_paid(
     assert KEY not in out + err
 
 
+def test_answers_that_end_early_say_what_was_paid(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for vectors."""
+    options = ["--base-url", emulator.url, "--model", "openai:gpt-4o-mini", "--strategy", "individual"]
+    emulator.fault(Fault(kind="insufficient_quota", every=1))
+    assert main(["generate", "texts.jsonl", "--to", "answers.jsonl", *options]) == 7
+    told = capsys.readouterr().err
+    assert "Until then: 0 tokens, $0" in told
+    assert KEY not in told
+
+
 def test_a_model_without_jobs_says_so(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """Jobs that were asked for and that there are none of are not passed over in silence, and no price is made up."""
     model = ["--model", "compatible:text-embedding-3-small", "--base-url", emulator.url]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embatch.errors import EmbatchError, UsageError
+from embatch.errors import UsageError
 from embatch.frontends.cli.options import (
     input_options,
     model_options,
@@ -59,6 +59,7 @@ def embed(
 
     Killed at any moment, the same command goes on where it was.
     """
+    from embatch.frontends import view
     from embatch.frontends.jobs import EmbedJob, SplitRule, open_cache
     from embatch.storage.sinks import check_target
     from embatch.storage.sources import open_sources
@@ -80,11 +81,8 @@ def embed(
             fresh=fresh,
             command=sys.argv[1:],
         )
-        try:
+        with view.ended_early(lambda: job.report.lanes, as_json=as_json, quiet=quiet):
             outcome = _run(job, as_json=as_json, quiet=quiet)
-        except EmbatchError as error:
-            _ended_early(job, error, as_json=as_json, quiet=quiet)
-            raise
         _conclude(outcome, embedder.spec.model, embedder.backend.device, as_json=as_json, quiet=quiet)
     return 1 if outcome.report.failed else 0
 
@@ -130,19 +128,6 @@ def _run(job: EmbedJob, *, as_json: bool, quiet: bool) -> Outcome:
     bar, watcher = view.bar_view(job.progress)
     with bar, watcher:
         return job.run()
-
-
-def _ended_early(job: EmbedJob, error: EmbatchError, *, as_json: bool, quiet: bool) -> None:
-    """Say what was paid until a run through a provider came to an early end."""
-    from embatch.frontends import view
-
-    lanes = job.report.lanes
-    if lanes is None:
-        return
-    if as_json:
-        view.emit("stopped", error=type(error).__name__, message=str(error), lanes=lanes.to_dict())
-    elif not quiet and (lanes.calls or lanes.jobs or lanes.jobs_attached):
-        click.echo(f"Until then: {view.paid(lanes)}", err=True)
 
 
 def _conclude(outcome: Outcome, model: str, device: str, *, as_json: bool, quiet: bool) -> None:

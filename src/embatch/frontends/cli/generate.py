@@ -73,6 +73,7 @@ def generate(
     A SOURCE is a file, a folder, a quoted pattern, or - for standard input; tables are one prompt a row, other files
     one prompt each. Equal prompts are sent once. Killed at any moment, the same command goes on where it was.
     """
+    from embatch.frontends import view
     from embatch.frontends.answer_job import AnswerJob, check_answers_target
     from embatch.remote import GenerateWork
     from embatch.storage.sources import open_sources
@@ -94,7 +95,8 @@ def generate(
         job = AnswerJob(
             opened, work, found, output, settings=opened.settings, fresh=fresh, command=sys.argv[1:]
         )
-        outcome = _run(job, as_json=as_json, quiet=quiet)
+        with view.ended_early(lambda: job.report, as_json=as_json, quiet=quiet):
+            outcome = _run(job, as_json=as_json, quiet=quiet)
         _conclude(outcome, model, as_json=as_json, quiet=quiet)
     return 1 if outcome.failed else 0
 
