@@ -170,6 +170,8 @@ class Calls:
         else:
             blame = kind.waits and kind is not ErrorKind.RATE_MINUTE
             failed, again = self._again(post.units, error, blame=blame)
+        if requests.never_left(error):
+            kind = ErrorKind.OVERLOADED  # for those who reckon: it was not carried out, and may succeed later
         if kind.may_have_happened:
             cost = run.price("individual", post.tokens)
             self._bill(post.id, 0, post.tokens, cost, estimated=True)

@@ -6,6 +6,7 @@ Each function takes all it needs and returns one report, whatever happens: every
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ _FIND_AGAIN_S = (0.0, 2.0, 5.0, 10.0, 20.0)  # waits before each look for a job 
 PATIENCE_S = (5.0, 10.0, 20.0, 40.0, 60.0, 60.0, 120.0, 120.0)  # further ones, while nobody answers
 FIRST_PATIENCE_S = (5.0, 10.0, 20.0)  # the same, when nobody ever has: the address may be wrong
 _CANCEL_POLLS, _CANCEL_WAIT_S = 6, 2.5
+_CAUSES = 16  # of an error, looked through: a chain may be a circle
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,18 @@ def as_provider_error(error: Exception) -> ProviderError:
     foreign = ProviderError(f"{type(error).__name__}: {error}", kind=ErrorKind.PROTOCOL)
     foreign.__cause__ = error
     return foreign
+
+
+def never_left(error: BaseException) -> bool:
+    """Whether nobody took a request: the connection was refused, or the host has no address. It costs nothing."""
+    cause: BaseException | None = error
+    for _ in range(_CAUSES):
+        if cause is None:
+            return False
+        if isinstance(cause, ConnectionRefusedError | socket.gaierror):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def call(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -388,3 +389,21 @@ def test_a_provider_that_never_answers_ends_the_run(lanes: OpenLanes, kind: Erro
     provider.before_call = None
     result = lanes(provider, "individual").embed(texts(3))
     np.testing.assert_array_equal(result.vectors, expected(texts(3)))
+
+
+@pytest.mark.parametrize("cause", [ConnectionRefusedError(), socket.gaierror()])
+def test_what_nobody_took_costs_nothing(lanes: OpenLanes, cause: OSError) -> None:
+    """A refused connection is not on the bill; the texts go through when somebody listens again."""
+    left = [6]
+
+    def refuse(_: Sequence[str]) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise ProviderError("no connection", kind=ErrorKind.CONNECTION) from cause
+
+    provider = FakeProvider(before_call=refuse)
+    result = lanes(provider).embed(texts(3))
+    np.testing.assert_array_equal(result.vectors, expected(texts(3)))
+    assert result.report.lanes is not None
+    assert result.report.lanes.calls_failed == 6
+    assert result.report.tokens == lanes(FakeProvider()).embed(texts(3)).report.tokens
