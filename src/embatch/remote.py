@@ -7,6 +7,7 @@ tokens are estimates until the provider has counted them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -284,6 +285,11 @@ class JobView:
     """Billed, where the provider says so."""
 
 
+HURRY, NO_HURRY = 0.10, 0.01
+"""Dollars an hour: of whoever sets a deadline, and of whoever sets no goal. At the second, some dozens of ordinary
+texts are the border between calls and a job, and large piles go at the price of jobs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
     """What a run is for."""
@@ -292,10 +298,14 @@ class Goal:
     """Seconds from the run's start within which everything should be done."""
     budget: float | None = None
     """Dollars that the run must not go over: hard."""
-    hour_worth: float = 0.10
-    """Dollars that an hour of waiting for the whole run is worth."""
+    hour_worth: float = -math.inf
+    """Dollars that an hour of waiting for the run is worth; not given: `HURRY` with a deadline, else `NO_HURRY`."""
     probability: float = 0.9
     """With which the deadline is to be met."""
+
+    def __post_init__(self) -> None:
+        if self.hour_worth == -math.inf:
+            object.__setattr__(self, "hour_worth", NO_HURRY if self.deadline_s is None else HURRY)
 
 
 class Unit(NamedTuple):

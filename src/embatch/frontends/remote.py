@@ -168,6 +168,12 @@ class RemoteModel:
         Raises:
             UsageError: the model knows no such task, or has no such number of dimensions.
         """
+        prices = self.facts.prices
+        if prices is not None and prices.output_individual > 0:
+            raise UsageError(
+                f"{self.facts.provider}:{self.facts.model} answers prompts and makes no vectors",
+                hint="Use `embatch generate`, or an embedding model.",
+            )
         type_, prompt = resolve_task(self.facts, task or "document")
         full = dimensions is None or dimensions == self.facts.dimensions
         work = EmbedWork(

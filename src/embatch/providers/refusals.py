@@ -17,7 +17,7 @@ from embatch.remote import ErrorKind, LimitHints
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-_MOST_WORDS = 300  # characters of the provider's own words in a message
+_MOST_WORDS = 500  # characters of the provider's own words in a message
 _HIDDEN = "[hidden]"
 _SECRETS = re.compile(
     r"\bAIza[\w-]{16,}|\bsk-[\w*-]{6,}|\bya29\.[\w.-]+|(?<=Bearer )\S+|(?<=[?&]key=)[^&\s]+|(?<=://)[^/@\s]+(?=@)"
@@ -28,7 +28,7 @@ _SAID_DELAY = re.compile(r"(?:try again|retry) in ((?:\d+(?:\.\d+)?(?:ms|h|m|s))
 _LONGEST_RESET_S = 7 * 86_400.0  # more is a point in time, not a duration
 
 HINTS = {
-    ErrorKind.AUTH: "Check the key, and that it may use this model from here.",
+    ErrorKind.AUTH: "Check the key (compatible servers: EMBATCH_API_KEY), and that it may use this model from here.",
     ErrorKind.RATE_MINUTE: "Run the command again in a minute: what was paid for is kept.",
     ErrorKind.RATE_DAY: "Run the same command again tomorrow, or raise the quota: what was paid for is kept.",
     ErrorKind.QUOTA_MONEY: "Add credit or raise the spend cap at the provider, then run the same command again.",

@@ -119,7 +119,7 @@ def test_no_key_gets_into_a_message(words: str) -> None:
 
 def test_words_are_cut_and_web_pages_named() -> None:
     """A long message ends with an ellipsis; a proxy's page of HTML is told by its title."""
-    assert len(clean("x" * 1000)) == 300
+    assert len(clean("x" * 1000)) == 500
     assert clean("a\n  b\tc") == "a b c"
     page = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>…</body></html>"
     assert clean(page) == "a web page: 502 Bad Gateway"

@@ -116,7 +116,7 @@ class State:
             each = self.purse.expected("batch" if self.may_job() else "individual", self.item_tokens)
             return None, (
                 f"the budget of {money(self.goal.budget)} is used up: {money(self.purse.spent)} are spent, and "
-                f"one of the {count(self.waiting)} that wait costs about {money(each)}"
+                f"each of the {self.waiting:,} that wait costs about {money(each)}"
             )
         kind = self.stopped or self.calls.closed or self.calls.pacer.stopped or self.jobs.closed
         lanes = "neither lane takes them" if self.name != "individual" else "calls do not take them"

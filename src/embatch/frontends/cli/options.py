@@ -119,7 +119,7 @@ LANES = [
         "--hour-worth",
         type=click.FloatRange(0),
         metavar="DOLLARS",
-        help="What an hour of waiting is worth.  [0.10]",
+        help="What an hour of waiting is worth.  [0.01; 0.10 with --deadline]",
     ),
     click.option("--base-url", metavar="URL", help="Of the provider's API, if it is another server."),
     click.option(

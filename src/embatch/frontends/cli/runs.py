@@ -48,14 +48,16 @@ def list_runs(*, as_json: bool, limit: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from embatch.frontends.view import dollars
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("run", "state", "jobs", "dollars", "model", "output", "updated"):
         table.add_column(name, justify="right" if name in {"jobs", "dollars"} else "left", overflow="fold")
     for run in known:
         state, view = _state(run)
-        dollars = f"{run.summary.get('dollars', 0):.4f}" if run.summary else ""
+        paid = dollars(float(run.summary.get("dollars", 0))) if run.summary else ""
         under_way = str(len(_open_jobs(view)) or "")
-        table.add_row(run.id, state, under_way, dollars, run.model, _output(run), _ago(run.updated))
+        table.add_row(run.id, state, under_way, paid, run.model, _output(run), _ago(run.updated))
     Console().print(table)
 
 
@@ -188,6 +190,8 @@ def _open_jobs(view: LedgerView | None) -> list[LedgerJob]:
 
 
 def _lines(run: KnownRun, state: str, view: LedgerView | None) -> Iterator[tuple[str, str]]:
+    from embatch.frontends.view import dollars
+
     yield "run", f"{run.id} ({state})"
     yield "model", run.model
     yield "output", run.output
@@ -195,7 +199,7 @@ def _lines(run: KnownRun, state: str, view: LedgerView | None) -> Iterator[tuple
     yield "updated", run.updated
     if view is not None:
         for lane, bill in view.bills.items():
-            words = f"{bill.requests:,} requests, {bill.items:,} texts, {bill.tokens:,} tokens, ${bill.dollars:.4f}"
+            words = f"{bill.requests:,} requests, {bill.items:,} texts, {bill.tokens:,} tokens, {dollars(bill.dollars)}"
             yield lane, words
         for job in view.jobs:
             age = _span(time.time() - (job.accepted or job.intended))
@@ -206,7 +210,7 @@ def _lines(run: KnownRun, state: str, view: LedgerView | None) -> Iterator[tuple
             "texts",
             f"{run.summary.get('call_items', 0):,} by calls, {run.summary.get('job_items', 0):,} by jobs",
         )
-        yield "dollars", f"{run.summary.get('dollars', 0):.4f}"
+        yield "dollars", dollars(float(run.summary.get("dollars", 0)))
     for decision in run.summary.get("decisions", [])[-5:]:
         yield "decided", decision
     if run.command and state not in {"done", "cancelled"}:

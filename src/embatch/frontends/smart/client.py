@@ -68,7 +68,7 @@ class SmartGeminiClient:
         timeout: seconds that one call may take; None waits for its jobs as long as they take.
         deadline: seconds within which a call should be done, when cost decides.
         budget: dollars that one call must not go over.
-        hour_worth: dollars that an hour of waiting is worth, when cost decides; 0.10 unless set.
+        hour_worth: dollars that an hour of waiting is worth, when cost decides; 0.01 unless set, 0.10 with a deadline.
         keep_learned: keep what is learned of the provider for the next process.
         provider: opens a model's provider by its name, in place of the client: for tests without an API.
         clock: the time to live by; only rehearsals give another.
