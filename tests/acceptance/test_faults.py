@@ -108,10 +108,10 @@ def test_every_fault_alone(case: Case, emulators: dict[str, Emulator]) -> None:
     emulator = emulators[case.provider]
     (fault,) = case.faults
     assert fault.where is not None
-    before = emulator.requests.refused[fault.where]
+    before = troubled(emulator, fault.where)
     check(case, emulator)
     if FAULTS[fault.kind].stage == "refuse":
-        assert emulator.requests.refused[fault.where] > before, "the fault never came about"
+        assert troubled(emulator, fault.where) > before, "the fault never came about"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,12 @@ def test_every_fault_alone(case: Case, emulators: dict[str, Emulator]) -> None:
 def test_faults_in_pairs(case: Case, emulators: dict[str, Emulator]) -> None:
     """Two faults in one run do no more harm than each alone."""
     check(case, emulators[case.provider])
+
+
+def troubled(emulator: Emulator, operation: Operation) -> int:
+    """How many requests were refused, or had their connection reset."""
+    seen = emulator.requests
+    return seen.refused[operation] + seen.statuses[0]
 
 
 def check(case: Case, emulator: Emulator) -> None:
