@@ -208,15 +208,26 @@ def _money(settings: Settings, seed: int) -> dict[str, float]:
 
 
 def _use(seen: Any, items_a_minute: int, tokens_a_minute: int) -> dict[str, float]:
-    """After the first minute and before the last calls: what the binding quota was used for, at most 1."""
+    """Of what the binding quota allowed after the first minute, and before the last call, the share that was used."""
     accepted = sorted(seen.accepted)
-    first, last = accepted[0].time, accepted[-1].time
-    late = [each for each in accepted if first + 60.0 <= each.time < last]
-    span = last - first - 60.0
-    items = sum(each.items for each in late) / (items_a_minute * span / 60.0)
-    tokens = sum(each.tokens for each in late) / (tokens_a_minute * span / 60.0)
+    items = _share([(each.time, each.items) for each in accepted], items_a_minute)
+    tokens = _share([(each.time, each.tokens) for each in accepted], tokens_a_minute)
     asked = seen.counts["embed"]
     return {"used": max(items, tokens), "refused": seen.refused["embed"] / asked, "calls": float(asked)}
+
+
+def _share(amounts: list[tuple[float, int]], a_minute: int) -> float:
+    """What was let through after the first minute, of what the bucket held then and was filled with since."""
+    first, last = amounts[0][0], amounts[-1][0]
+    level, at, late = float(a_minute), first, 0.0
+    held = None
+    for time_, amount in amounts:
+        if held is None and time_ >= first + 60.0:
+            held = min(a_minute, level + (first + 60.0 - at) * a_minute / 60.0)
+        level = min(a_minute, level + (time_ - at) * a_minute / 60.0) - amount
+        at = time_
+        late += amount if held is not None and time_ < last else 0.0
+    return late / ((held or 0.0) + (last - first - 60.0) * a_minute / 60.0)
 
 
 def _use_changed(seen: Any, before: float, after: float, changed_at: float) -> dict[str, float]:
