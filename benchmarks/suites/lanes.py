@@ -162,7 +162,7 @@ def _quota(settings: Settings, seed: int, provider: str) -> dict[str, float]:
     ):
         embedder.embed(_texts(items, words, seed))
         seen = control.requests
-    return {"provider": provider, **_use(seen, ITEMS_A_MINUTE, TOKENS_A_MINUTE)}  # type: ignore[dict-item]  # a name
+    return {"provider": provider, **_use(seen, provider)}  # type: ignore[dict-item]  # a name
 
 
 def _unknown(settings: Settings, seed: int, factor: float) -> dict[str, float]:
@@ -207,27 +207,17 @@ def _money(settings: Settings, seed: int) -> dict[str, float]:
 # --- tools ------------------------------------------------------------------------------------------------------------
 
 
-def _use(seen: Any, items_a_minute: int, tokens_a_minute: int) -> dict[str, float]:
-    """Of what the binding quota allowed after the first minute, and before the last call, the share that was used."""
+def _use(seen: Any, provider: str) -> dict[str, float]:
+    """After the first minute and before the last call: what the binding quota was used for."""
     accepted = sorted(seen.accepted)
-    items = _share([(each.time, each.items) for each in accepted], items_a_minute)
-    tokens = _share([(each.time, each.tokens) for each in accepted], tokens_a_minute)
+    first, last = accepted[0].time, accepted[-1].time
+    late = [each for each in accepted if first + 60.0 <= each.time < last]
+    minutes = (last - first - 60.0) / 60.0
+    counted = sum(each.items for each in late) if provider == "gemini" else len(late)
+    tokens = sum(each.tokens for each in late)
+    used = max(counted / (ITEMS_A_MINUTE * minutes), tokens / (TOKENS_A_MINUTE * minutes))
     asked = seen.counts["embed"]
-    return {"used": max(items, tokens), "refused": seen.refused["embed"] / asked, "calls": float(asked)}
-
-
-def _share(amounts: list[tuple[float, int]], a_minute: int) -> float:
-    """What was let through after the first minute, of what the bucket held then and was filled with since."""
-    first, last = amounts[0][0], amounts[-1][0]
-    level, at, late = float(a_minute), first, 0.0
-    held = None
-    for time_, amount in amounts:
-        if held is None and time_ >= first + 60.0:
-            held = min(a_minute, level + (first + 60.0 - at) * a_minute / 60.0)
-        level = min(a_minute, level + (time_ - at) * a_minute / 60.0) - amount
-        at = time_
-        late += amount if held is not None and time_ < last else 0.0
-    return late / ((held or 0.0) + (last - first - 60.0) * a_minute / 60.0)
+    return {"used": used, "refused": seen.refused["embed"] / asked, "calls": float(asked)}
 
 
 def _use_changed(seen: Any, before: float, after: float, changed_at: float) -> dict[str, float]:
