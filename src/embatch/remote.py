@@ -391,6 +391,10 @@ class LaneReport:
     """Items sent again after a fruitless attempt."""
     seconds: float = 0.0
     """Of driving, without reading and writing."""
+    expected_seconds: float | None = None
+    """Median of what was to be expected when the run began; None for a single text."""
+    expected_dollars: float | None = None
+    """The same of the price; None also where prices are not known."""
     saved_seconds: float | None = None
     """Against sending everything as jobs; None until the run has ended."""
     saved_dollars: float | None = None

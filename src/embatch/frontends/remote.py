@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from embatch.decisions.costs import Terms, savings
+from embatch.decisions.costs import Terms, outlook, savings
 from embatch.decisions.lanes.watch import Bounds, Watch
 from embatch.decisions.latency import Beliefs
 from embatch.decisions.pacing import Learned, Pacer
@@ -280,6 +280,17 @@ class RemoteModel:
             now=self.clock.now(),
         )
 
+    def expect(self, report: LaneReport, settings: LaneSettings, ledger: Ledger) -> None:
+        """Write down what is to be expected of a run, so that its report can be held against it."""
+        waiting = ledger.waiting()
+        if waiting.items <= 1:
+            return
+        with self.deciding:
+            found = outlook(self.terms(settings.goal), waiting.items, self.ratio.correct(waiting.tokens))
+        wanted = "auto" if settings.strategy == "hybrid" else settings.strategy
+        one = next((one for one in found if one.strategy == wanted), found[0])
+        report.expected_seconds, report.expected_dollars = one.seconds_p50, one.dollars
+
     def conclude(self, report: LaneReport) -> None:
         """Fill in what a run has saved against only jobs, and only calls."""
         with self.deciding:
@@ -313,6 +324,7 @@ class RemoteModel:
         check_budget(self.facts, goal)
         if goal.budget is not None and (spent := ledger.spent()):
             goal = replace(goal, budget=max(0.0, goal.budget - spent))
+        self.expect(report, settings, ledger)
         strategy = Strategy(
             settings.strategy,
             goal,

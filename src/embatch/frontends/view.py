@@ -192,6 +192,8 @@ def lane_lines(lanes: LaneReport, model: str) -> list[str]:
     if jobs := lanes.jobs + lanes.jobs_attached:
         ways.append(f"{count(jobs, 'job')} ({count(lanes.job_items, 'text')})")
     lines = [f"  {model}: {', '.join(ways) or 'nothing was sent'}", f"  {paid(lanes)}"]
+    if expected := _expected(lanes):
+        lines.append(f"  {expected}")
     troubles = [
         (lanes.calls_refused, "refused for a quota"),
         (lanes.calls_failed, "failed"),
@@ -218,6 +220,14 @@ def paid(lanes: LaneReport) -> str:
     about = "about " if lanes.estimated_tokens else ""
     money = f"{about}{dollars(lanes.dollars)}" if lanes.priced else "no price known"
     return f"{about}{lanes.call_tokens + lanes.job_tokens:,} tokens, {money}"
+
+
+def _expected(lanes: LaneReport) -> str:
+    """What was to be expected of the run, to hold against what it took; empty where nothing was reckoned."""
+    if lanes.expected_seconds is None:
+        return ""
+    price = "" if lanes.expected_dollars is None else f"{dollars(lanes.expected_dollars)} in "
+    return f"expected before: {price}{duration(lanes.expected_seconds)}"
 
 
 def _saved(lanes: LaneReport) -> str:

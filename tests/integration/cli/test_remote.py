@@ -298,6 +298,16 @@ def test_a_plan_and_its_run_agree(
     assert lanes["calls"] == individual["calls"]
     assert lanes["dollars"] == pytest.approx(individual["dollars"], rel=0.3)
     assert lanes["saved_seconds"] is not None
+    assert lanes["expected_dollars"] == pytest.approx(individual["dollars"], rel=0.01)
+    assert lanes["expected_seconds"] == pytest.approx(individual["seconds_p50"], rel=0.2)
+
+
+def test_the_summary_holds_the_run_against_what_was_expected(
+    emulator: Emulator, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside what was paid stands what was to be expected before."""
+    embed(emulator, source, tmp_path / "o.parquet", "--strategy", "batch")
+    assert "expected before: $" in capsys.readouterr().err
 
 
 def test_rehearsing_needs_no_key(
