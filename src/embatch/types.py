@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embatch.errors import EmbatchError
-    from embatch.remote import LaneReport
 
     FloatArray = npt.NDArray[np.float32]
     IntArray = npt.NDArray[np.int32]
@@ -211,6 +210,73 @@ class BatchRecord:
     out_of_memory: bool = False
     fresh: bool = True
     """False for a retry or a levelled rest: it says nothing about the budget."""
+
+
+@dataclass(slots=True, kw_only=True)
+class LaneReport:
+    """Counts of a run over a provider. Grows while it runs."""
+
+    strategy: str = "auto"
+    run_id: str = ""
+    """Names the run for `embatch runs`."""
+    calls: int = 0
+    """Synchronous requests sent."""
+    calls_refused: int = 0
+    """Of these, refused for a quota."""
+    calls_failed: int = 0
+    """Of these, failed in another way."""
+    call_items: int = 0
+    """Items that have their result from a call."""
+    call_tokens: int = 0
+    """Billed for calls."""
+    call_dollars: float = 0.0
+    jobs: int = 0
+    """Asynchronous jobs submitted in this run."""
+    jobs_attached: int = 0
+    """Jobs of an interrupted run that were found again."""
+    jobs_cancelled: int = 0
+    job_items: int = 0
+    """Items that have their result from a job."""
+    job_tokens: int = 0
+    """Billed for jobs."""
+    job_dollars: float = 0.0
+    estimated_tokens: int = 0
+    """Of all billed tokens, those that the provider did not count."""
+    priced: bool = True
+    """Whether prices are known; else all dollars are 0."""
+    isolated: int = 0
+    """Calls split because something in them was refused."""
+    cut: int = 0
+    """Times that a text was cut because the provider refused it as too long, against the estimate of its tokens."""
+    retried: int = 0
+    """Items sent again after a fruitless attempt."""
+    seconds: float = 0.0
+    """Of driving, without reading and writing."""
+    expected_seconds: float | None = None
+    """Median of what was to be expected when the run began; None for a single text."""
+    expected_dollars: float | None = None
+    """The same of the price; None also where prices are not known."""
+    saved_seconds: float | None = None
+    """Against sending everything as jobs; None until the run has ended."""
+    saved_dollars: float | None = None
+    """Against sending everything by calls; None until the run has ended."""
+    decisions: list[str] = field(default_factory=list)
+    """What was decided and why, newest last, at most 100."""
+
+    @property
+    def dollars(self) -> float:
+        """Spent on both lanes."""
+        return self.call_dollars + self.job_dollars
+
+    def decided(self, text: str) -> None:
+        """Remember a decision."""
+        self.decisions.append(text)
+        del self.decisions[:-100]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, for `--json` and logs."""
+        numbers = {name: getattr(self, name) for name in self.__slots__}
+        return {**numbers, "dollars": round(self.dollars, 8)}
 
 
 @dataclass(slots=True, kw_only=True)

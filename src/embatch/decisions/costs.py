@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from embatch.decisions.lanes.choice import Plan
     from embatch.decisions.latency import Beliefs
     from embatch.decisions.pacing import Pacer
-    from embatch.remote import CallLimits, Goal, LaneReport, ModelFacts, StrategyName
+    from embatch.remote import CallLimits, Goal, ModelFacts, StrategyName
+    from embatch.types import LaneReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

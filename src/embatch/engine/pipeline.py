@@ -11,12 +11,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embatch.engine.earlier import Earlier
 from embatch.engine.former import BatchFormer
 from embatch.engine.memory import memory_used
 from embatch.engine.window import WindowMaker, finish_vectors
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from embatch.engine.former import Batch
     from embatch.engine.tuners import Tuner
     from embatch.engine.window import Window
-    from embatch.types import Backend, BadItem, FloatArray, Item, ItemFailure, ModelSpec, VectorStore
+    from embatch.types import Backend, BadItem, FloatArray, Item, ModelSpec, VectorStore
 
     Recall = Callable[[list[int]], FloatArray]
 
@@ -83,7 +83,7 @@ class Pipeline:
             # What is handed over is in the store: only the windows in flight need remembering.
             remember = _IN_FLIGHT * window_items
         self._maker = WindowMaker(backend, spec, self.report, window_items=window_items, remember=remember)
-        self._earlier = _Earlier(remember, recall)
+        self._earlier = Earlier(remember, recall)
         self._former = BatchFormer(backend.limits, backend.streams, tuner.next_budget, self._next_window)
         self._ready: queue.Queue[Window | None] = queue.Queue(_AHEAD)
         self._room = threading.Semaphore(_IN_FLIGHT)
@@ -402,45 +402,6 @@ class Pipeline:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-
-
-class _Earlier:
-    """Vectors and errors of rows that later rows may repeat."""
-
-    def __init__(self, remember: int | None, recall: Recall | None) -> None:
-        self.errors: dict[int, ItemError] = {}
-        self._remember = remember
-        self._recall = recall
-        self._blocks: deque[Block] = deque()
-
-    def add(self, block: Block) -> None:
-        """Remember a finished block, and forget those that no later row can refer to."""
-        for failure in block.failures:
-            self._add_error(failure)
-        if self._recall is not None or self._remember is None:
-            return
-        self._blocks.append(block)
-        oldest = block.first_row + len(block.items) - self._remember
-        while self._blocks and self._blocks[0].first_row + len(self._blocks[0].items) <= oldest:
-            dropped = self._blocks.popleft()
-            for failure in dropped.failures:
-                self.errors.pop(failure.row, None)
-
-    def vectors(self, rows: list[int]) -> FloatArray:
-        """`(len(rows), dim)` vectors of earlier rows."""
-        if self._recall is not None:
-            return self._recall(rows)
-        starts = [block.first_row for block in self._blocks]
-        found = []
-        for row in rows:
-            block = self._blocks[bisect_right(starts, row) - 1]
-            found.append(block.vectors[row - block.first_row])
-        return np.stack(found)
-
-    def _add_error(self, failure: ItemFailure) -> None:
-        # A row that could not be read (RowError) has no text that a later one could repeat.
-        if isinstance(failure.error, ItemError):
-            self.errors[failure.row] = failure.error
 
 
 def _record(batch: Batch, seconds: float, *, out_of_memory: bool = False) -> BatchRecord:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from embatch.errors import EmbatchError
     from embatch.frontends.generation import GeneratingModel
     from embatch.frontends.remote import LaneSettings
-    from embatch.remote import GenerateWork, LaneReport
+    from embatch.remote import GenerateWork
     from embatch.storage.sources import Sources
-    from embatch.types import Item
+    from embatch.types import Item, LaneReport
 
 _PLAIN, _PACKED = (".jsonl", ".ndjson"), (".jsonl.gz", ".ndjson.gz")
 _GZIP_LEVEL = 6

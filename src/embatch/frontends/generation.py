@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from embatch.engine.lanes.run import LaneRun, Result
-    from embatch.remote import GenerateWork, LaneReport, ModelFacts, Provider, Unit
+    from embatch.remote import GenerateWork, ModelFacts, Provider, Unit
     from embatch.storage.ledger import Ledger
+    from embatch.types import LaneReport
 
 Key = TypeVar("Key")
 _PAGE = 1000  # prompts read, and answers handed over, at once

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from embatch.emulator.catalog import ProviderName
     from embatch.emulator.options import Quotas
     from embatch.frontends.jobs import SplitRule
-    from embatch.remote import LaneReport, ModelFacts
+    from embatch.remote import ModelFacts
     from embatch.storage.learned import LearnedFacts
-    from embatch.types import BadItem, Item, Overlong
+    from embatch.types import BadItem, Item, LaneReport, Overlong
 
 KEY = "rehearsal"
 _DIMENSIONS = 128  # fewer numbers to send around: they are not looked at
@@ -140,9 +140,9 @@ def _play(
 def _emulator() -> tuple[type[Emulator], type[EmulatorOptions], type[Quotas]]:
     """The emulator's classes, which need an extra."""
     try:
-        import python_multipart  # noqa: F401
+        import python_multipart  # noqa: F401  # the server imports it when it starts: missed now, not then
         import starlette  # noqa: F401  # the server's libraries are looked for before anything is read
-        import uvicorn  # noqa: F401
+        import uvicorn  # noqa: F401  # same
 
         from embatch.emulator import Emulator, EmulatorOptions
         from embatch.emulator.options import Quotas

@@ -31,8 +31,8 @@ from embatch.errors import ProviderError, UsageError
 from embatch.frontends.lane_checks import check_budget, check_settings
 from embatch.providers.registry import open_provider
 from embatch.providers.work import check_work, estimate_tokens, resolve_task, work_spec
-from embatch.remote import EmbedWork, Goal, LaneReport
-from embatch.types import CostRule, Limits, Tokenized
+from embatch.remote import EmbedWork, Goal
+from embatch.types import CostRule, LaneReport, Limits, Tokenized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

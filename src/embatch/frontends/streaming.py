@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from embatch.frontends.generation import GeneratingModel
     from embatch.frontends.remote import LaneSettings
-    from embatch.remote import GenerateWork, LaneReport, Provider, Work
+    from embatch.remote import GenerateWork, Provider, Work
+    from embatch.types import LaneReport
 
 
 class _End:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from embatch.decisions.progress import Progress
     from embatch.frontends.jobs import Outcome
-    from embatch.remote import LaneReport
+    from embatch.types import LaneReport
 
 _REFRESH_S = 0.2
 _JSON_S = 1.0

@@ -18,7 +18,7 @@ from embatch.errors import EmbatchError, OutputBusyError, OutputMismatchError
 from embatch.storage import cache
 from embatch.storage.cache import VectorCache
 from embatch.storage.files import make_folder, os_errors
-from embatch.storage.sqlite import connect, sqlite_errors, transaction
+from embatch.storage.sqlite import connect, remove, sqlite_errors, transaction
 from embatch.types import ModelSpec
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class RunJournal:
         """Remove the journal: the output is whole. Called after the sink's `commit`."""
         if self._connection is None:
             return
-        _remove(self._connection, self.path)
+        remove(self._connection, self.path)
         self._drop()
         with suppress(OSError):  # other outputs' journals may lie there
             self.path.parent.rmdir()
@@ -204,7 +204,7 @@ class RunJournal:
                 if not fresh:
                     self.changes.append(_model_change(before.spec, self._run.spec))
                 self._connection = None
-                _remove(connection, self.path)
+                remove(connection, self.path)
         except BaseException:
             self._drop()
             raise
@@ -267,21 +267,6 @@ def _lock(path: Path) -> sqlite3.Connection | None:
         pass
     connection.close()
     return None
-
-
-def _remove(connection: sqlite3.Connection, path: Path) -> None:
-    """Delete the journal while its lock is still held, so that nobody can have opened it in between."""
-    with suppress(Exception):  # nothing of it is needed any more
-        connection.execute("PRAGMA synchronous = OFF").fetchone()
-        connection.execute("PRAGMA journal_mode = DELETE").fetchone()  # takes the -wal file away
-    with os_errors(path):
-        try:
-            path.unlink(missing_ok=True)
-        except PermissionError:  # Windows deletes no open file
-            connection.close()
-            path.unlink(missing_ok=True)
-        finally:
-            connection.close()
 
 
 def _last_run(connection: sqlite3.Connection) -> _Run | None:

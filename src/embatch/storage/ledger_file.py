@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from embatch.errors import OutputBusyError
+from embatch.storage import sqlite
 from embatch.storage.files import make_folder, os_errors
 from embatch.storage.sqlite import connect
 
@@ -98,18 +99,9 @@ def lock(path: Path) -> sqlite3.Connection:
 
 
 def remove(connection: sqlite3.Connection, path: Path) -> None:
-    """Delete the ledger while its lock is still held, so that nobody can have opened it in between."""
-    with suppress(sqlite3.Error):  # nothing of it is needed any more
-        connection.execute("PRAGMA synchronous = OFF").fetchone()
-        connection.execute("PRAGMA journal_mode = DELETE").fetchone()  # takes the -wal file away
+    """Delete the ledger, and its folder if nothing else lies there."""
+    sqlite.remove(connection, path)
     with os_errors(path):
-        try:
-            path.unlink(missing_ok=True)
-        except PermissionError:  # Windows deletes no open file
-            connection.close()
-            path.unlink(missing_ok=True)
-        finally:
-            connection.close()
         for side in _SIDE_FILES:
             Path(f"{path}{side}").unlink(missing_ok=True)
     with suppress(OSError):  # other runs' files may lie there

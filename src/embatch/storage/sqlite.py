@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from embatch.errors import (
@@ -18,7 +18,7 @@ from embatch.errors import (
     OutputMismatchError,
     OutputNotWritableError,
 )
-from embatch.storage.files import make_folder
+from embatch.storage.files import make_folder, os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -115,6 +115,25 @@ def connect(
             connection.close()
             raise
     return connection
+
+
+def remove(connection: sqlite3.Connection, path: Path) -> None:
+    """Delete a database while its lock is still held, so that nobody can have opened it in between; close it.
+
+    Raises:
+        OutputError: the file cannot be deleted.
+    """
+    with suppress(Exception):  # nothing of it is needed any more
+        connection.execute("PRAGMA synchronous = OFF").fetchone()
+        connection.execute("PRAGMA journal_mode = DELETE").fetchone()  # takes the -wal file away
+    with os_errors(path):
+        try:
+            path.unlink(missing_ok=True)
+        except PermissionError:  # Windows deletes no open file
+            connection.close()
+            path.unlink(missing_ok=True)
+        finally:
+            connection.close()
 
 
 def _prepare(connection: sqlite3.Connection, *, exclusive: bool) -> None:

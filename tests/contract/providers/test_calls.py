@@ -83,7 +83,7 @@ def test_fewer_dimensions_have_unit_length(place: Place, dims: int) -> None:
 def test_prompts_are_put_before_the_text_verbatim(place: Place) -> None:
     """The provider sees prompt and text as one."""
     answer = place.provider.call(["x"], work(place, prompt="query: "), timeout_s=10)
-    np.testing.assert_allclose(answer.results[0], expected(place, "query: x"), atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(answer.results[0], expected(place, "query: x"), atol=1e-6)  # type: ignore[arg-type]  # a vector, not an error
 
 
 @every
@@ -166,7 +166,7 @@ def test_one_broken_vector_is_one_error(place: Place, kind: str) -> None:
     answer = place.provider.call(["a", "b", "c"], work(place), timeout_s=10)
     broken = [isinstance(result, ProviderError) for result in answer.results]
     assert broken == [True, False, False]
-    np.testing.assert_allclose(answer.results[1], expected(place, "b"), atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(answer.results[1], expected(place, "b"), atol=1e-6)  # type: ignore[arg-type]  # a vector, not an error
 
 
 @every
@@ -194,7 +194,7 @@ def test_odd_but_whole_answers_are_used(place: Place, kind: str) -> None:
     """A wrong content type and a body in pieces lose nothing."""
     place.emulator.fault(Fault(kind=kind, delay=0.05 if kind == "slow_body" else None))
     answer = place.provider.call(["a", "b"], work(place), timeout_s=10)
-    np.testing.assert_allclose(answer.results[1], expected(place, "b"), atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(answer.results[1], expected(place, "b"), atol=1e-6)  # type: ignore[arg-type]  # a vector, not an error
 
 
 @every

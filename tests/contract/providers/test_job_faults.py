@@ -111,7 +111,7 @@ def test_a_file_that_ends_in_the_middle_of_a_line(place: Place) -> None:
     assert rows[-1].result.kind == "protocol"
     for row in rows[:-1]:
         assert row.key is not None
-        np.testing.assert_allclose(row.result, right(place, row.key), atol=1e-6)  # type: ignore[arg-type]
+        np.testing.assert_allclose(row.result, right(place, row.key), atol=1e-6)  # type: ignore[arg-type]  # a vector, not an error
 
 
 @each

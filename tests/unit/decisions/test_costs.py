@@ -10,7 +10,8 @@ from tests.fake_provider import facts
 from embatch.decisions.costs import Terms, outlook, savings
 from embatch.decisions.latency import Beliefs
 from embatch.decisions.pacing import Pacer
-from embatch.remote import Goal, LaneReport, ModelFacts, RateLimits
+from embatch.remote import Goal, ModelFacts, RateLimits
+from embatch.types import LaneReport
 
 
 def terms(goal: Goal | None = None, known: ModelFacts | None = None) -> Terms:

@@ -242,7 +242,7 @@ def test_what_the_source_raises_comes_after_the_rows_before_it(
     """Rows read before a source breaks are handed over, then its error is raised."""
 
     def rows() -> Iterator[Item]:
-        yield from as_items(["a", "b"])  # type: ignore[misc]
+        yield from as_items(["a", "b"])  # type: ignore[misc]  # rows of a source that breaks
         raise RowError("the disk is gone")
 
     seen: list[str] = []

@@ -52,14 +52,14 @@ def test_bad_texts_are_found_before_anything_is_computed() -> None:
     """With on_error='raise' all bad texts are named at once and the model is not asked."""
     backend = FakeBackend()
     with pytest.raises(ItemsFailedError, match=r"2 of 4 texts .* number 1") as caught:
-        embedder(backend).embed(["a", None, "", "d"])  # type: ignore[list-item]
+        embedder(backend).embed(["a", None, "", "d"])  # type: ignore[list-item]  # what callers without types do
     assert [type(f.error) for f in caught.value.failures] == [NotTextError, EmptyTextError]
     assert backend.calls == 0
 
 
 def test_failures_can_be_collected_beside_the_vectors() -> None:
     """With on_error='collect' the others stand, failed rows are NaN, and each failure has its key."""
-    result = embedder(on_error="collect").embed(["a", None, "c"], keys=["x", "y", "z"])  # type: ignore[list-item]
+    result = embedder(on_error="collect").embed(["a", None, "c"], keys=["x", "y", "z"])  # type: ignore[list-item]  # what callers without types do
     assert [(e.row, e.key) for e in result.errors] == [(1, "y")]
     assert np.isnan(result.vectors[1]).all()
     assert np.isfinite(result.vectors[[0, 2]]).all()
@@ -135,13 +135,13 @@ def test_one_text_instead_of_a_list_is_refused() -> None:
 def test_what_is_no_list_is_refused(value: object) -> None:
     """A value that holds no texts is named by its type."""
     with pytest.raises(UsageError, match=f"of type {type(value).__name__}"):
-        embedder().embed(value)  # type: ignore[arg-type]
+        embedder().embed(value)  # type: ignore[arg-type]  # what callers without types do
 
 
 def test_an_error_in_the_callers_own_generator_is_the_callers() -> None:
     """What a generator raises comes out as it is."""
     with pytest.raises(TypeError, match="unsupported operand"):
-        embedder().embed(str(1 + number) for number in [1, None])  # type: ignore[operator]
+        embedder().embed(str(1 + number) for number in [1, None])  # type: ignore[operator]  # what callers without types do
 
 
 def test_a_learned_budget_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_one_text_is_one_vector() -> None:
 def test_bad_texts_are_named_with_the_tuner_too() -> None:
     """None among the documents is a named failure, not a crash of the tuner."""
     with pytest.raises(ItemsFailedError):
-        embedder(FakeBackend(), enable_batch_auto_tuning=True).embed_batch(["a", None])  # type: ignore[list-item]
+        embedder(FakeBackend(), enable_batch_auto_tuning=True).embed_batch(["a", None])  # type: ignore[list-item]  # what callers without types do
 
 
 @pytest.mark.parametrize("texts", ["one text", b"bytes", None, 7])

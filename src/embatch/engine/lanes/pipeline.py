@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from embatch.engine.lanes.ledger import LaneLedger
     from embatch.engine.lanes.run import LaneRun, Put, Result
     from embatch.engine.window import Window
-    from embatch.remote import LaneReport, Unit
-    from embatch.types import Backend, BadItem, FloatArray, Item, ModelSpec, VectorStore
+    from embatch.remote import Unit
+    from embatch.types import Backend, BadItem, FloatArray, Item, LaneReport, ModelSpec, VectorStore
 
     MakeRun = Callable[[Put], LaneRun]
 

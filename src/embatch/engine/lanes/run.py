@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from embatch.engine.lanes.requests import CallReport, PollReport, SubmitReport
     from embatch.errors import ItemError
     from embatch.events import Event, Instruction
-    from embatch.remote import Lane, LaneReport, Provider, Unit, Work
-    from embatch.types import FloatArray
+    from embatch.remote import Lane, Provider, Unit, Work
+    from embatch.types import FloatArray, LaneReport
 
     Post = CallReport | SubmitReport | PollReport
     Result = FloatArray | Generated

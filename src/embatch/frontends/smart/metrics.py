@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from embatch.remote import LaneReport, Prices
+    from embatch.remote import Prices
+    from embatch.types import LaneReport
 
 logger = logging.getLogger("embatch.gemini")
 

@@ -6,13 +6,14 @@ It asks the same beliefs and weighs the same costs as the strategy does, and dec
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from embatch.decisions.lanes.calls import CallLane
-from embatch.decisions.lanes.choice import View, choose, evaluate
+from embatch.decisions.costs import view_of
+from embatch.decisions.lanes.choice import choose, evaluate
 
 if TYPE_CHECKING:
+    from embatch.decisions.lanes.choice import View
     from embatch.frontends.remote import RemoteModel
     from embatch.remote import Goal
 
@@ -73,27 +74,5 @@ def break_even(model: RemoteModel, item_tokens: float, goal: Goal) -> int | None
 
 
 def _view(model: RemoteModel, items: int, item_tokens: float, goal: Goal) -> View:
-    now, facts = model.clock.now(), model.facts
-    prices, limits = facts.prices, facts.job
-    dollars = item_tokens / 1e6
-    queue = math.inf
-    if limits is not None and limits.enqueued_tokens is not None:
-        queue = max(1.0, limits.enqueued_tokens / max(1.0, item_tokens))
-    return View(
-        now=now,
-        waiting=items,
-        item_tokens=item_tokens,
-        calling=0,
-        jobs=(),
-        beliefs=model.beliefs,
-        speed=CallLane(model.pacer, model.beliefs, lambda: model.caps.limits(facts.call)).speed(now),
-        worth_per_s=goal.hour_worth / 3600,
-        left_s=math.inf if goal.deadline_s is None else goal.deadline_s,
-        probability=goal.probability,
-        call_price=dollars * prices.individual if prices else 0.0,
-        job_price=dollars * prices.batch if prices else 0.0,
-        job_items=math.inf if limits is None or limits.items is None else float(limits.items),
-        job_room=math.inf if limits is None or limits.concurrent is None else float(limits.concurrent),
-        queue_items=queue,
-        may_job=limits is not None,
-    )
+    """A pile, whatever it may cost: a threshold does not hang on what is left of a budget."""
+    return view_of(model.terms(replace(goal, budget=None)), items, round(items * item_tokens))

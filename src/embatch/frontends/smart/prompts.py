@@ -65,15 +65,7 @@ def answer_all(
         )
         for work, positions in groups.items()
     ]
-    found = runs.run_together(group_runs)
-    results: list[BatchPromptResult] = [BatchPromptResult(None)] * len(requests)
-    for positions, of_group in zip(groups.values(), found, strict=True):
-        for position, result in zip(positions, of_group, strict=True):
-            results[position] = result
-    stopped = next((run.stopped_by for run in group_runs if run.stopped_by is not None), None)
-    if stopped is not None and not any(result.text is not None for result in results):
-        raise stopped
-    return results
+    return runs.run_groups(groups.values(), group_runs)
 
 
 def stream_one(

@@ -17,18 +17,29 @@ from embatch.frontends.smart.outlook import look_ahead
 from embatch.frontends.smart.rules import decision_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from embatch.errors import EmbatchError
     from embatch.frontends.remote import LaneSettings, RemoteModel
     from embatch.frontends.smart.metrics import BatchingMetrics
     from embatch.frontends.smart.outlook import Outlook
     from embatch.frontends.smart.rules import Asked, Rules
-    from embatch.remote import LaneReport
+    from embatch.types import LaneReport
 
 _SIDE_BY_SIDE = 16
 _KEPT_S = 5.0  # what calls taught is kept no more often than this: it takes as long as a fortieth of a call
-R = TypeVar("R")  # what a run gives for each request
+
+
+class Answered(Protocol):
+    """What a run gives for each request."""
+
+    @property
+    def error(self) -> str | None:
+        """Why there is no answer; None if there is one."""
+        ...
+
+
+R = TypeVar("R", bound=Answered)
 
 
 class Run(Protocol[R]):
@@ -45,6 +56,29 @@ class Run(Protocol[R]):
     def end(self, *, whole: bool) -> None:
         """Give up what lies on disk, or keep it for the next time."""
         ...
+
+
+def run_groups(groups: Iterable[Sequence[int]], runs: Sequence[Run[R]]) -> list[R]:
+    """Results of all runs, in the order of the requests.
+
+    Args:
+        groups: for each run, the positions of its requests.
+        runs: one a group.
+
+    Raises:
+        StillRunningError: some wait for jobs as long as they may; all can go on.
+        EmbatchError: what ended a run, if nothing at all was obtained by any.
+    """
+    found = run_together(runs)
+    placed = {
+        position: result
+        for positions, of_group in zip(groups, found, strict=True)
+        for position, result in zip(positions, of_group, strict=True)
+    }
+    stopped = next((run.stopped_by for run in runs if run.stopped_by is not None), None)
+    if stopped is not None and all(result.error is not None for result in placed.values()):
+        raise stopped
+    return [placed[position] for position in range(len(placed))]
 
 
 def run_together(runs: Sequence[Run[R]]) -> list[list[R]]:
