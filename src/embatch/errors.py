@@ -35,6 +35,11 @@
     │   ├── DiskFullError          no space left
     │   ├── OutputBusyError        another process writes there now
     │   └── OutputMismatchError    what lies there belongs to other inputs or another model
+    ├── SearchIndexError           an index of chunks
+    │   ├── IndexNotFoundError     there is none
+    │   ├── IndexMismatchError     it was made with another model
+    │   ├── IndexBusyError         another process is changing it
+    │   └── IndexBrokenError       its files cannot be read
     └── InterruptedRunError        Ctrl-C or SIGTERM; what was done is kept
 
 Policy reads the attributes, never the type's name: `scope` says how much is lost, `retryable` whether the
@@ -324,6 +329,38 @@ class OutputMismatchError(OutputError):
     """What lies at the target belongs to another model or other settings."""
 
     default_hint = "Write to another file, or start over with --fresh."
+
+
+class SearchIndexError(EmbatchError):
+    """An index of chunks cannot be used."""
+
+    exit_code = 9
+    default_hint = "Look at it with `embatch query --stats`, or make it anew with `embatch index --rebuild`."
+
+
+class IndexNotFoundError(SearchIndexError):
+    """There is no index in this place."""
+
+    default_hint = "Make one with `embatch index PATH`, or name its folder with --index."
+
+
+class IndexMismatchError(SearchIndexError):
+    """The index was made with another model, or in another way: vectors of two models cannot be compared."""
+
+    default_hint = "Use the model that it was made with, or make it anew with `embatch index --rebuild`."
+
+
+class IndexBusyError(SearchIndexError):
+    """Another process is changing the index now. Queries are not affected."""
+
+    retryable = True
+    default_hint = "Wait for it to end; queries work meanwhile."
+
+
+class IndexBrokenError(SearchIndexError):
+    """The files of the index are missing or damaged."""
+
+    default_hint = "Make it anew with `embatch index --rebuild`; nothing but the index is lost."
 
 
 class InterruptedRunError(EmbatchError):

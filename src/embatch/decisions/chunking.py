@@ -23,7 +23,7 @@ _WINDOW_CHARS = 1 << 22
 """Texts that wait for their tokens to be counted hold no more than this together, about."""
 
 
-class Chunk(NamedTuple):
+class Piece(NamedTuple):
     """A part of a text: `text == source[start:end]`, without white space around it."""
 
     text: str
@@ -31,7 +31,7 @@ class Chunk(NamedTuple):
     end: int
 
 
-def split_text(text: str, *, max_tokens: int, overlap_tokens: int, count: Count) -> list[Chunk]:
+def split_text(text: str, *, max_tokens: int, overlap_tokens: int, count: Count) -> list[Piece]:
     """The chunks of a text, in order. Every visible character is in at least one of them.
 
     The limit of a chunk is `max_tokens` by `count`, and 64 characters a token. A text within it is one chunk,
@@ -52,7 +52,7 @@ def split_text(text: str, *, max_tokens: int, overlap_tokens: int, count: Count)
     """
     limits = Limits.of(max_tokens, overlap_tokens, count)
     if len(text) <= limits.chars and (not text or count([text])[0] <= max_tokens):
-        return [Chunk(text, 0, len(text))]
+        return [Piece(text, 0, len(text))]
     return _split_all([text], limits, count)[0]
 
 
@@ -115,7 +115,7 @@ def _split_window(
                 yield Item(f"{item.key}#{number}", part.text, item.source)
 
 
-def _split_all(texts: Sequence[str], limits: Limits, count: Count) -> list[list[Chunk]]:
+def _split_all(texts: Sequence[str], limits: Limits, count: Count) -> list[list[Piece]]:
     """The chunks of each text. Texts go together, so that `count` gets full batches."""
     cut = cut_units(texts, limits, count)
     spans = [
@@ -128,15 +128,15 @@ def _split_all(texts: Sequence[str], limits: Limits, count: Count) -> list[list[
     return [_chunks(text, group) for text, group in zip(texts, spans, strict=True)]
 
 
-def _chunks(text: str, spans: Sequence[_Span]) -> list[Chunk]:
+def _chunks(text: str, spans: Sequence[_Span]) -> list[Piece]:
     """The spans as chunks, without those that only repeat: the first half of one that was halved may."""
     chunks = []
     done = 0
     for span in spans:
         if text[done : span.end].strip():
-            chunks.append(Chunk(text[span.start : span.end], span.start, span.end))
+            chunks.append(Piece(text[span.start : span.end], span.start, span.end))
             done = span.end
-    return chunks or [Chunk(text, 0, len(text))]
+    return chunks or [Piece(text, 0, len(text))]
 
 
 class _Span(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from embatch.decisions.chunking import Chunk, split_text
+from embatch.decisions.chunking import Piece, split_text
 from embatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_nothing_is_lost_and_nothing_is_too_long(count: Count, text: str, limits
     chunks = split_text(text, max_tokens=most, overlap_tokens=overlap, count=count)
     assert chunks == split_text(text, max_tokens=most, overlap_tokens=overlap, count=count)
     if not text.strip() or (count([text])[0] <= most and len(text) <= 64 * most):
-        assert chunks == [Chunk(text, 0, len(text))]
+        assert chunks == [Piece(text, 0, len(text))]
         return
     done = 0
     for chunk in chunks:
