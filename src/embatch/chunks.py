@@ -139,6 +139,9 @@ class ChunkReader(Protocol):
     spec: ModelSpec
     """The model that its vectors were made with."""
 
+    about: Mapping[str, str]
+    """What its writers said of it by `describe`, as last published: opaque to the store."""
+
     def count(self) -> int:
         """Chunks in it."""
         ...
@@ -180,6 +183,12 @@ class ChunkWriter(Protocol):
     """
 
     spec: ModelSpec
+    about: Mapping[str, str]
+    """What was said of it last, by `describe`."""
+
+    def describe(self, about: Mapping[str, str]) -> None:
+        """Keep these words with it, instead of those before; readers see them from the next `publish` on."""
+        ...
 
     def files(self) -> dict[str, FileState]:
         """Everything that is in it, by path, unpublished changes included."""
