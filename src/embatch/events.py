@@ -82,6 +82,8 @@ class JobRefused:
     id: int
     kind: ErrorKind
     retry_after_s: float | None = None
+    never_left: bool = False
+    """Whether nobody took the request, so that it cost nothing whatever its kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,8 @@ class JobEnded:
     cost: float = 0.0
     kind: ErrorKind | None = None
     """Why the job as a whole failed, such as ENQUEUED_FULL found out only after it was accepted."""
+    cost_unknown: bool = False
+    """Whether it was given up without its end having been seen, so that it may be billed all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +156,8 @@ class SendCall:
     id: int
     items: int
     tokens: int
+    margin: float = 1.0
+    """What its price by the price list is multiplied by for the most that it may cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -242,6 +242,8 @@ class LaneReport:
     job_dollars: float = 0.0
     estimated_tokens: int = 0
     """Of all billed tokens, those that the provider did not count."""
+    earlier_dollars: float = 0.0
+    """What the run had spent before it was interrupted; calls that were under way then count at their most."""
     priced: bool = True
     """Whether prices are known; else all dollars are 0."""
     isolated: int = 0

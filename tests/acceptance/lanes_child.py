@@ -25,7 +25,7 @@ from tests.fake_provider import facts, vector
 
 from embatch.engine.lanes.clock import Clock
 from embatch.engine.window import text_digest
-from embatch.errors import ProviderError
+from embatch.errors import GoalError, ProviderError
 from embatch.frontends.embedder import Embedder
 from embatch.frontends.jobs import EmbedJob
 from embatch.frontends.remote import LaneSettings, RemoteModel
@@ -62,9 +62,18 @@ _SCHEMA = """
     );
     CREATE TABLE IF NOT EXISTS job_rows (job INTEGER, key TEXT, text TEXT, gives INTEGER);
 """
+PRICE = 2e-6
+"""Dollars of a token by calls; half of it in jobs."""
+BROKE = GoalError.exit_code
+"""How a run ends whose budget is used up."""
 _LIMIT_S = 30.0
 _PRELOADED = ("pyarrow.compute", "embatch.frontends.remote_host")
 """What a run imports on its way: once, before the forks."""
+
+
+def tokens_of(text: str) -> int:
+    """What this provider bills for a text: now and then more than anybody would expect."""
+    return 2 + (len(text) + text.encode()[-1]) % 2
 
 
 class Judge:
@@ -119,7 +128,7 @@ class DurableProvider:
             raise ProviderError("not these", kind=ErrorKind.BAD_INPUT)
         run = self._judge.run
         self._judge.write("INSERT INTO called VALUES (?, ?, ?)", [(run, asked, text) for text in texts])
-        return CallAnswer(results=[vector(text) for text in texts])
+        return CallAnswer(results=[vector(text) for text in texts], tokens=sum(map(tokens_of, texts)))
 
     def stream(self, text: str, work: GenerateWork, *, timeout_s: float) -> Iterator[str]:
         """It does not generate."""
@@ -166,7 +175,7 @@ class DurableProvider:
             if number == JOB_ITEMS // 2:
                 self._boundary()
             if gives:
-                yield JobRow(key, vector(text), 2)
+                yield JobRow(key, vector(text), tokens_of(text))
             elif text.startswith(POISON):
                 yield JobRow(key, ProviderError("not this", kind=ErrorKind.BAD_INPUT))
 
@@ -218,19 +227,19 @@ class Killer:
         return guarded
 
 
-def settings(strategy: str) -> LaneSettings:
+def settings(strategy: str, budget: float | None = None) -> LaneSettings:
     """What a run may use. In `auto`, time costs so little that jobs are worth it."""
     hour_worth = 1e-6 if strategy == "auto" else 0.1
     return LaneSettings(
         strategy=strategy,  # type: ignore[arg-type]  # a name, from an order
-        goal=Goal(hour_worth=hour_worth),
+        goal=Goal(hour_worth=hour_worth, budget=budget),
         parallel=PARALLEL,
         head=12 if strategy == "hybrid" else 0,
         max_job_items=JOB_ITEMS,
     )
 
 
-def embed(folder: Path, strategy: str, kill_at: int) -> None:
+def embed(folder: Path, strategy: str, kill_at: int, budget: float | None) -> None:
     """What `embatch embed` does, over this provider."""
     os.environ["EMBATCH_CACHE"] = str(folder / "cache")
     judge, killer = Judge(folder), Killer(kill_at)
@@ -245,10 +254,11 @@ def embed(folder: Path, strategy: str, kill_at: int) -> None:
     killer.guard(JsonlSink, "write", "commit")
     killer.guard(DurableProvider, "call", "submit", "poll", "find", "clean_up")
     killer.guard(
-        Ledger, "add", "take_call", "back", "done", "fail", "intend_job", "accept_job", "drop_job", "bill", "finish"
+        Ledger, "add", "take_call", "back", "done", "fail", "intend_job", "accept_job", "drop_job", "pend", "settle",
+        "bill", "finish",
     )  # fmt: skip
     model = RemoteModel(
-        DurableProvider(judge, killer.boundary), settings=settings(strategy), clock=Clock(1000)
+        DurableProvider(judge, killer.boundary), settings=settings(strategy, budget), clock=Clock(1000)
     )
     with Embedder(backend=model) as embedder:
         sources = open_sources([str(folder / "texts.jsonl")])
@@ -267,8 +277,10 @@ def _child(order: dict[str, Any]) -> None:
     stacks = (folder / "stacks.txt").open("w", encoding="utf-8")
     faulthandler.dump_traceback_later(_LIMIT_S - 5, file=stacks)  # a run that hangs shows where
     try:
-        embed(folder, order["strategy"], order.get("kill_at", 0))
+        embed(folder, order["strategy"], order.get("kill_at", 0), order.get("budget"))
         code = 0
+    except GoalError:
+        code = BROKE
     except BaseException:  # noqa: BLE001  # whatever it is, the one who ordered reads it
         (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
     finally:

@@ -23,7 +23,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pytest
-from tests.acceptance.lanes_child import CALL_ITEMS, PARALLEL, POISON, SHY, expected_key
+from tests.acceptance.lanes_child import (
+    BROKE,
+    CALL_ITEMS,
+    PARALLEL,
+    POISON,
+    PRICE,
+    SHY,
+    expected_key,
+    tokens_of,
+)
 from tests.fake_provider import vector
 
 from embatch.remote import STRATEGIES, StrategyName
@@ -79,14 +88,15 @@ class Crew:
     kills: Counter[str] = field(default_factory=Counter)
 
     def run(self, folder: Path, strategy: str, **how: float) -> int:
-        """One run in one process: 0 if it came to its end, `KILLED` if it was killed."""
+        """One run in one process: 0 if it came to its end, `KILLED` if it was killed, `BROKE` at a budget's end."""
         zygote = self.zygotes.get()
         try:
             code = int(zygote.order(folder, strategy, **how)["code"])
         finally:
             self.zygotes.put(zygote)
         problem = folder / "error.txt"
-        assert code in {0, KILLED}, problem.read_text(encoding="utf-8") if problem.exists() else code
+        expected = {0, KILLED, BROKE} if "budget" in how else {0, KILLED}
+        assert code in expected, problem.read_text(encoding="utf-8") if problem.exists() else code
         self.kills[strategy] += code == KILLED
         return code
 
@@ -242,3 +252,36 @@ def test_kills_again_and_again_lose_nothing(crew: Crew, tmp_path: Path, strategy
                 crew.run(folder, strategy, kill_after_s=rng.uniform(0.0, 0.12))
         crew.finish(folder, strategy)
         judge(folder)
+
+
+NEED = PRICE * sum(tokens_of(text) for text in {*TEXTS} if not text.startswith(POISON))
+"""Dollars for all texts by calls."""
+
+
+def billed(folder: Path) -> float:
+    """Dollars, as the provider reckons."""
+    with closing(sqlite3.connect(folder / "judge.sqlite")) as connection:
+        called = [text for (text,) in connection.execute("SELECT text FROM called")]
+        given = [text for (text,) in connection.execute("SELECT text FROM job_rows WHERE gives = 1")]
+    return PRICE * (sum(map(tokens_of, called)) + sum(map(tokens_of, given)) / 2)
+
+
+@pytest.mark.parametrize("strategy", ["individual", "hybrid"])
+def test_a_budget_outlives_kills(crew: Crew, tmp_path: Path, strategy: StrategyName) -> None:
+    """However often a run is killed, all of its processes together never pay more than the budget."""
+    rng = random.Random(f"budget {strategy}")
+    ends: Counter[int] = Counter()
+    for number in range(max(4, KILLS // 16)):
+        folder = new_folder(tmp_path, f"budget-{number}")
+        budget = NEED * rng.uniform(1.0, 1.6)
+        code = KILLED
+        for _ in range(_MOST_RUNS):
+            code = crew.run(folder, strategy, budget=budget, kill_at=rng.randrange(15, 45))
+            assert billed(folder) <= budget
+            if code != KILLED:
+                break
+        ends[code] += 1
+        if code == BROKE:
+            assert billed(folder) >= budget / 4  # what was held for calls in flight is not all of it
+            assert crew.run(folder, strategy) == 0  # whoever gives more money gets the rest
+    assert ends[BROKE]

@@ -216,10 +216,8 @@ class Strategy:
         state, planner = self._state, self._planner
         if state.calls.ended(event, draw(event.id)) is None:
             return
-        if event.kind is not None and event.kind.may_have_happened and event.cost <= 0:
-            state.purse.lose(event.id)
-        else:
-            state.purse.settle(event.id, event.done + event.failed, state.purse.cost("individual", event))
+        in_doubt = event.kind is not None and event.kind.may_have_happened
+        state.purse.ended("individual", event, in_doubt=in_doubt)
         state.back(event.back, event.back_tokens)
         planner.for_calls += event.back
         planner.dirty = planner.dirty or planner.probing or not state.may_call()
@@ -229,7 +227,7 @@ class Strategy:
         job = state.jobs.ended(event, draw(event.id))
         if job is None:
             return
-        state.purse.settle(event.id, event.done + event.failed, state.purse.cost("batch", event))
+        state.purse.ended("batch", event, in_doubt=event.cost_unknown)
         state.back(event.back, event.back_tokens)
         if job.cancelled is not None:
             state.given_up += event.back
@@ -245,7 +243,7 @@ class Strategy:
         job = state.jobs.refused(event, draw(event.id))
         if job is None:
             return
-        if event.kind.may_have_happened:
+        if event.kind.may_have_happened and not event.never_left:
             state.purse.lose(event.id)
         else:
             state.purse.settle(event.id, 0, 0.0)
@@ -368,7 +366,8 @@ class Strategy:
         size, tokens, delay = state.calls.next_call(self._now, items, state.item_tokens)
         if delay == 0:
             tokens = max(1, int(min(tokens, afford)))
-            self._ask(SendCall(id=self._next_id(), items=size, tokens=tokens), done)
+            worst = state.purse.worst(size)
+            self._ask(SendCall(id=self._next_id(), items=size, tokens=tokens, margin=worst), done)
             return True
         if delay == math.inf:  # one text has more tokens than a whole minute takes
             state.calls.closed = ErrorKind.TOO_MANY_TOKENS

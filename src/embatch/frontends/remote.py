@@ -300,7 +300,10 @@ class RemoteModel:
     def new_report(self, settings: LaneSettings, ledger: Ledger) -> LaneReport:
         """An empty report of a run."""
         return LaneReport(
-            strategy=settings.strategy, run_id=ledger.run_id, priced=self.facts.prices is not None
+            strategy=settings.strategy,
+            run_id=ledger.run_id,
+            priced=self.facts.prices is not None,
+            earlier_dollars=ledger.spent(),
         )
 
     def run_for(

@@ -219,7 +219,8 @@ def paid(lanes: LaneReport) -> str:
     """`12,345 tokens, $0.0019`: what the provider will bill."""
     about = "about " if lanes.estimated_tokens else ""
     money = f"{about}{dollars(lanes.dollars)}" if lanes.priced else "no price known"
-    return f"{about}{lanes.call_tokens + lanes.job_tokens:,} tokens, {money}"
+    earlier = f", and {dollars(lanes.earlier_dollars)} before" if lanes.earlier_dollars else ""
+    return f"{about}{lanes.call_tokens + lanes.job_tokens:,} tokens, {money}{earlier}"
 
 
 def _expected(lanes: LaneReport) -> str:

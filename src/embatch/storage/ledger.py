@@ -14,11 +14,12 @@ import uuid
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from embatch import errors
 from embatch.errors import ItemError, OutputBusyError
 from embatch.remote import JobRef, LedgerJob, Unit, Waiting
+from embatch.storage import ledger_money as money
 from embatch.storage.journal import FOLDER
 from embatch.storage.ledger_file import in_memory, lock, remove
 from embatch.storage.ledger_rows import JOB_COLUMNS, PAGE, item_error, job_of, pages
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from embatch.remote import Lane
+    from embatch.storage.ledger_money import Bill, Pending
 
 WAITING, IN_CALL, IN_JOB, DONE, FAILED = range(5)
 
@@ -41,24 +43,6 @@ _MEET = "UPDATE units SET seen = 1 WHERE seen = 0 AND digest = ?"
 _FORGET = "DELETE FROM units WHERE state IN (0, 3, 4)"
 _ADD = "INSERT OR IGNORE INTO units (digest, text, tokens, size, state) VALUES (?, ?, ?, ?, 0)"
 _TO_JOB = "UPDATE units SET state = 2, job = ? WHERE state = 0 AND id <= ?"
-_BILL_JOB = "UPDATE jobs SET billed = 1 WHERE number = ? AND billed = 0"
-_BILL = """
-    INSERT INTO bill (lane, requests, items, tokens, dollars, estimated) VALUES (?, 1, ?, ?, ?, ?)
-    ON CONFLICT (lane) DO UPDATE SET requests = requests + 1, items = items + excluded.items,
-        tokens = tokens + excluded.tokens, dollars = dollars + excluded.dollars,
-        estimated = estimated + excluded.estimated
-"""
-
-
-class Bill(NamedTuple):
-    """What one lane has cost."""
-
-    requests: int
-    items: int
-    tokens: int
-    dollars: float
-    estimated: int
-    """Of `tokens`, those that the provider did not count."""
 
 
 def ledger_path(output: Path) -> Path:
@@ -256,24 +240,51 @@ class Ledger:
 
     # --- money ------------------------------------------------------------------------------------------------
 
-    def bill(
-        self, lane: Lane, *, items: int, tokens: int, dollars: float, estimated: bool, job: int | None = None
-    ) -> None:
-        """Add to what was paid for; a job once."""
+    def pend(self, lane: Lane, *, items: int, tokens: int, dollars: float) -> int:
+        """Write down that a request leaves that may cost so much; its number, for `settle` and `bill`."""
+        if self.path is None:  # nobody will ever ask
+            return 0
         with self._transaction() as connection:
-            if job is not None and not connection.execute(_BILL_JOB, (job,)).rowcount:
-                return
-            connection.execute(_BILL, (lane, items, tokens, dollars, tokens if estimated else 0))
+            return money.pend(connection, lane, items, tokens, dollars)
+
+    def settle(self, pending: int) -> None:
+        """A request that left has cost nothing."""
+        if pending:
+            with self._transaction() as connection:
+                money.settle(connection, pending)
+
+    def bill(
+        self,
+        lane: Lane,
+        *,
+        items: int,
+        tokens: int,
+        dollars: float,
+        estimated: bool,
+        job: int | None = None,
+        pending: int = 0,
+    ) -> None:
+        """Add to what was paid for; a job once. What was pending for it is not any more."""
+        with self._transaction() as connection:
+            if pending:
+                money.settle(connection, pending)
+            row = (items, tokens, dollars, tokens if estimated else 0)
+            money.add_bill(connection, lane, row, job=job)
 
     def bills(self) -> dict[str, Bill]:
         """What each lane has cost so far."""
         with self._errors():
-            rows = self._open.execute("SELECT lane, requests, items, tokens, dollars, estimated FROM bill")
-            return {row[0]: Bill(*row[1:]) for row in rows}
+            return money.bills(self._open)
+
+    def pending(self) -> Pending:
+        """What was sent and has no bill yet."""
+        with self._errors():
+            return money.pending(self._open)
 
     def spent(self) -> float:
-        """Dollars so far."""
-        return sum(bill.dollars for bill in self.bills().values())
+        """Dollars so far, with the most that what is pending may cost."""
+        with self._errors():
+            return money.spent(self._open)
 
     # --- generated answers ------------------------------------------------------------------------------------
 
@@ -361,7 +372,7 @@ class Ledger:
             row = None
         with transaction(self._open):
             if row is None:
-                for table in ("run", "units", "jobs", "bill", "answers"):
+                for table in ("run", "units", "jobs", "bill", "pending", "answers"):
                     self._open.execute(f"DELETE FROM {table}")  # noqa: S608  # names above
                 self.run_id = uuid.uuid4().hex[:8]
                 self._open.execute(

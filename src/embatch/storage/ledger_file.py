@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from embatch.errors import OutputBusyError
-from embatch.storage import sqlite
+from embatch.storage import ledger_money, sqlite
 from embatch.storage.files import make_folder, os_errors
 from embatch.storage.sqlite import connect
 
@@ -67,6 +67,7 @@ MIGRATIONS = (
     """
     ALTER TABLE jobs ADD COLUMN billed INTEGER NOT NULL DEFAULT 0; -- whether `bill` holds it: results may come twice
     """,
+    ledger_money.MIGRATION,
 )
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from embatch.remote import JobRef, LedgerJob
-from embatch.storage.ledger import Bill
+from embatch.storage import ledger_money as money
+from embatch.storage.ledger_money import NOTHING, Bill, Pending
 from embatch.storage.sqlite import sqlite_errors
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class LedgerView:
     """How many texts are in which state, those that were done in earlier processes not counted."""
     jobs: list[LedgerJob] = field(default_factory=list)
     bills: dict[str, Bill] = field(default_factory=dict)
+    pending: Pending = NOTHING
+    """What was sent and has no bill: calls that were under way when the run before was killed."""
 
 
 def peek_ledger(path: Path) -> LedgerView | None:
@@ -53,15 +56,21 @@ def peek_ledger(path: Path) -> LedgerView | None:
         if run is None:
             return None
         states = dict(connection.execute("SELECT state, count(*) FROM units GROUP BY state").fetchall())
-        bills = connection.execute("SELECT lane, requests, items, tokens, dollars, estimated FROM bill")
         return LedgerView(
             run_id=run[0],
             about=json.loads(run[1]),
             started=run[2],
             items={_STATES[state]: count for state, count in sorted(states.items())},
             jobs=[_job(row) for row in connection.execute(_JOBS)],
-            bills={row[0]: Bill(*row[1:]) for row in bills},
+            bills=money.bills(connection),
+            pending=_pending(connection),
         )
+
+
+def _pending(connection: sqlite3.Connection) -> Pending:
+    """Nothing in a ledger of an older version: looking migrates nothing."""
+    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'pending'").fetchone()
+    return money.pending(connection) if known else NOTHING
 
 
 def _job(row: tuple[Any, ...]) -> LedgerJob:

@@ -183,6 +183,33 @@ def test_a_budget_is_kept_and_a_larger_one_goes_on(
     assert pq.read_table(output).num_rows == 200
 
 
+@pytest.mark.kill
+def test_calls_in_flight_at_a_kill_count_as_spent(
+    emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run killed while calls are under way, again and again, never bills more than its budget in the end."""
+    source, output, budget = tmp_path / "many.jsonl", tmp_path / "o.parquet", 0.0008
+    source.write_text("".join(json.dumps({"text": f"text {n} " + "word " * 300}) + "\n" for n in range(200)))
+    options = ["--base-url", emulator.url, *OPENAI, "--strategy", "individual", "--budget", str(budget)]
+    command = [sys.executable, "-m", "embatch", "embed", str(source), "--to", str(output), *options]
+    emulator.fault(Fault(kind="stall", where="embed", every=1, delay=60.0))
+    for _ in range(3):
+        before = emulator.billing().dollars
+        child = subprocess.Popen(command, env=os.environ, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        _until(lambda: emulator.billing().dollars > before or child.poll() is not None)  # noqa: B023  # called at once
+        child.kill()
+        child.wait()
+        assert emulator.billing().dollars <= budget
+    assert emulator.billing().dollars > 0
+    assert main(["runs", "list", "--json"]) == 0
+    run = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert main(["runs", "show", run["id"]]) == 0
+    assert "whose bill is not known" in capsys.readouterr().out
+    emulator.clear_faults()
+    assert embed(emulator, source, output, "--strategy", "individual", "--budget", str(budget)) == 8
+    assert emulator.billing().dollars <= budget
+
+
 def test_options_of_the_other_kind_of_model_are_refused(
     emulator: Emulator, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from embatch.errors import EmbatchError, ItemProviderError, NotSentError, TooLongError
 from embatch.remote import JobRef, Unit
-from embatch.storage.ledger import Bill, Ledger, ledger_path
+from embatch.storage.ledger import Ledger, ledger_path
+from embatch.storage.ledger_money import NOTHING, Bill, Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -221,6 +222,34 @@ def test_bills_add_up(ledger: Ledger) -> None:
     ledger.bill("batch", items=7, tokens=70, dollars=1.0, estimated=True)
     assert ledger.bills() == {"individual": Bill(2, 3, 15, 0.75, 5), "batch": Bill(1, 7, 70, 1.0, 70)}
     assert ledger.spent() == 1.75
+
+
+def test_what_is_on_its_way_counts_at_its_most(tmp_path: Path) -> None:
+    """A call that was written down counts as spent until its bill is known; another process goes on with the same."""
+    path = tmp_path / "run.lanes"
+    ledger = Ledger.open(path, fingerprint="f", about={})
+    first, second, third = (ledger.pend("individual", items=1, tokens=10, dollars=2.0) for _ in range(3))
+    assert ledger.spent() == 6.0
+    ledger.bill("individual", items=1, tokens=4, dollars=0.5, estimated=False, pending=first)
+    ledger.settle(second)
+    assert ledger.pending() == Pending(1, 1, 10, 2.0)
+    ledger.close()
+    ledger = Ledger.open(path, fingerprint="f", about={})
+    assert ledger.spent() == 2.5
+    assert ledger.bills() == {"individual": Bill(1, 1, 4, 0.5, 0)}
+    ledger.settle(third)
+    assert ledger.spent() == 0.5
+    assert ledger.pending() == NOTHING
+    ledger.close()
+
+
+def test_nothing_is_on_its_way_in_memory() -> None:
+    """A ledger that ends with its process need not remember what is under way."""
+    ledger = Ledger.open(None, fingerprint="f", about={})
+    assert ledger.pend("individual", items=1, tokens=10, dollars=2.0) == 0
+    ledger.settle(0)
+    assert ledger.spent() == 0.0
+    ledger.close()
 
 
 def test_a_job_is_billed_once(ledger: Ledger) -> None:

@@ -43,6 +43,7 @@ class Purse:
         self._limit = math.inf if budget is None else budget * (1 - _SPARE)
         self.spent = 0.0
         self._held: dict[int, tuple[float, int]] = {}  # call or job -> dollars by the price list, and items
+        self._lost = 0.0  # dollars by the price list of what may have been billed: held to the end
         self._actual = 0.0
         self._estimated = 0.0
         self._items = 0.0
@@ -77,6 +78,10 @@ class Purse:
         under_way = max(1.0, sum(count for _, count in self._held.values()) + items)
         return _LEAST + _SIGMAS * math.sqrt(self._spread * (1 / self._items + 1 / under_way))
 
+    def worst(self, items: float) -> float:
+        """What a price by the price list is multiplied by for the most that `items` may cost."""
+        return self.ratio * self.margin(items)
+
     @property
     def likely_margin(self) -> float:
         """The same for plans, that may turn out a little too dear: less, as they are looked at again."""
@@ -96,14 +101,14 @@ class Purse:
         """Dollars that are neither spent nor held; infinite without a budget."""
         if self.budget is None:
             return math.inf
-        return self._limit - self.spent - self.held * self.margin()
+        return self._left(self.margin())
 
     @property
     def likely_free(self) -> float:
         """The same for plans: what is under way will probably cost what is expected."""
         if self.budget is None:
             return math.inf
-        return self._limit - self.spent - self.held * self.likely_margin
+        return self._left(self.likely_margin)
 
     @property
     def held(self) -> float:
@@ -116,8 +121,7 @@ class Purse:
             return math.inf
         margin = self.margin(items)
         each = self.expected(lane, 1.0) * margin
-        free = self._limit - self.spent - self.held * margin
-        return max(0.0, free) / each if each > 0 else math.inf
+        return max(0.0, self._left(margin)) / each if each > 0 else math.inf
 
     def hold(self, id_: int, lane: Lane, items: int, tokens: float) -> None:
         """Something was sent."""
@@ -143,14 +147,26 @@ class Purse:
         self._spread += (min(1.0, off * off * items) - self._spread) / _SPREAD_ANSWERS
         self._spread = max(_LEAST_SPREAD, self._spread)
 
-    def cost(self, lane: Lane, event: CallEnded | JobEnded) -> float:
-        """Dollars of something that has ended, by its tokens where the bill is not known."""
-        return event.cost if event.cost > 0 else self.price(lane, event.used_tokens)
+    def ended(self, lane: Lane, event: CallEnded | JobEnded, *, in_doubt: bool) -> None:
+        """A call or job has ended, with its bill or by its tokens; `in_doubt`, whether it was billed is not known."""
+        if in_doubt:
+            self.lose(event.id)
+            return
+        cost = event.cost if event.cost > 0 else self.price(lane, event.used_tokens)
+        self.settle(event.id, event.done + event.failed, cost)
 
     def lose(self, id_: int) -> None:
-        """It is not known whether it was billed: count it as if it was."""
+        """It is not known whether it was billed: count it as if it was, with the margin of what is under way."""
         dollars, _ = self._held.pop(id_, (0.0, 0))
-        self.spent += dollars * self.ratio
+        self._lost += dollars
+
+    @property
+    def lost(self) -> float:
+        """Expected dollars of what may have been billed without an answer."""
+        return self._lost * self.ratio
+
+    def _left(self, margin: float) -> float:
+        return self._limit - self.spent - (self.held + self.lost) * margin
 
     @property
     def _generates(self) -> bool:

@@ -113,9 +113,10 @@ class State:
     def why_not(self) -> tuple[ErrorKind | None, str]:
         """Why what waits cannot be sent."""
         if self.goal.budget is not None and (self.may_call() or self.may_job()):
+            spent = self.purse.spent + self.purse.lost
             each = self.purse.expected("batch" if self.may_job() else "individual", self.item_tokens)
             return None, (
-                f"the budget of {money(self.goal.budget)} is used up: {money(self.purse.spent)} are spent, and "
+                f"the budget of {money(self.goal.budget)} is used up: {money(spent)} are spent, and "
                 f"each of the {self.waiting:,} that wait costs about {money(each)}"
             )
         kind = self.stopped or self.calls.closed or self.calls.pacer.stopped or self.jobs.closed

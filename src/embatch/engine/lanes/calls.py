@@ -37,7 +37,9 @@ class Calls:
         self._run = run
         self._groups: deque[Sequence[Unit]] = deque()
         self._awaited: set[int] = set()
-        self._sent: set[int] = set()  # the same, and those whose answer could not be taken
+        self._sent: dict[
+            int, int
+        ] = {}  # the same, and those whose answer could not be taken -> pending money
         self._billed = 0  # the last call whose bill was written: an answer may be taken twice
 
     @property
@@ -52,7 +54,7 @@ class Calls:
 
     def forget(self) -> list[int]:
         """Wait for no call any more; those that did not come to their end."""
-        left = sorted(self._sent)
+        left = sorted(self._sent)  # their money stays pending: they may have been billed
         self._sent.clear()
         self._awaited.clear()
         return left
@@ -65,7 +67,10 @@ class Calls:
         units = self._group(asked) if self._groups else self._take(asked.items, asked.tokens)
         tokens = run.expected_tokens(units)
         if units:
-            self._sent.add(asked.id)
+            worst = run.price("individual", tokens) * asked.margin
+            self._sent[asked.id] = parts.ledger.pend(
+                "individual", items=len(units), tokens=tokens, dollars=worst
+            )
             self._awaited.add(asked.id)
             parts.report.calls += 1
             timeout_s = max(_LEAST_REAL_S, parts.clock.real(_TIMEOUT_S))
@@ -116,7 +121,7 @@ class Calls:
         """Keep what a call brought, and say what became of the rest."""
         self._awaited.discard(post.id)
         event = self._answered(post) if post.error is None else self._failed(post, post.error)
-        self._sent.discard(post.id)
+        self._sent.pop(post.id, None)
         return event
 
     def _answered(self, post: CallReport) -> CallEnded:
@@ -175,6 +180,8 @@ class Calls:
         if kind.may_have_happened:
             cost = run.price("individual", post.tokens)
             self._bill(post.id, 0, post.tokens, cost, estimated=True)
+        else:
+            run.parts.ledger.settle(self._sent.get(post.id, 0))
         return CallEnded(
             now=run.parts.clock.now(),
             id=post.id,
@@ -262,5 +269,10 @@ class Calls:
         report.call_dollars += dollars
         report.estimated_tokens += tokens if estimated else 0
         self._run.parts.ledger.bill(
-            "individual", items=items, tokens=tokens, dollars=dollars, estimated=estimated
+            "individual",
+            items=items,
+            tokens=tokens,
+            dollars=dollars,
+            estimated=estimated,
+            pending=self._sent.get(id_, 0),
         )

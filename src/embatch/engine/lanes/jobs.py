@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from embatch.decisions.packing_calls import take
 from embatch.engine.lanes import requests
+from embatch.engine.lanes.abandoned import Abandoned
 from embatch.engine.lanes.failures import ATTEMPTS, item_error
 from embatch.errors import ProviderError
 from embatch.events import JobAccepted, JobAttached, JobEnded, JobRefused, JobSeen, Started
@@ -59,7 +60,7 @@ class Jobs:
         self._run = run
         self._running: dict[int, _Running] = {}  # the strategy's number -> job
         self._submitting: dict[int, LedgerJob] = {}
-        self._abandoned: list[LedgerJob] = []
+        self._abandoned = Abandoned(run)
         self._cap: int | None = None  # items of a job, learned from refusals
 
     # --- after a crash ----------------------------------------------------------------------------------------
@@ -201,23 +202,30 @@ class Jobs:
         elif post.error is not None and post.lost:  # the intent stays: the next run looks for it
             self._run.give_up(post.error)
         elif post.error is not None:
-            event = self._refused(post.id, job, post.error)
+            event = self._refused(post, job, post.error)
         del self._submitting[post.id]
         return event
 
-    def _refused(self, id_: int, job: LedgerJob, error: ProviderError) -> Event:
+    def _refused(self, post: SubmitReport, job: LedgerJob, error: ProviderError) -> Event:
         parts = self._run.parts
-        if error.kind.may_have_happened:
+        in_doubt = error.kind.may_have_happened and not post.never_left
+        if in_doubt:
             self._run.seen(error)
             self._run.absence.answered()  # when it was asked whether there is such a job
         else:
             self._run.unanswered(error)
         if error.kind in {ErrorKind.TOO_MANY_ITEMS, ErrorKind.TOO_MANY_TOKENS}:
             self._cap = max(1, job.items // 2)
-        if error.kind.may_have_happened:
-            self._abandoned.append(job)  # looked for once more at the end
+        if in_doubt:
+            self._abandoned.add(job)  # looked for once more at the end
         parts.ledger.drop_job(job.number, f"refused: {error.kind}")
-        return JobRefused(now=parts.clock.now(), id=id_, kind=error.kind, retry_after_s=error.retry_after_s)
+        return JobRefused(
+            now=parts.clock.now(),
+            id=post.id,
+            kind=error.kind,
+            retry_after_s=error.retry_after_s,
+            never_left=post.never_left,
+        )
 
     def _polled(self, post: PollReport, running: _Running) -> Event | None:
         now = self._run.parts.clock.now()
@@ -230,14 +238,12 @@ class Jobs:
                 self._run.seen(post.view.error)
             return self._ended(post, running, post.view.state, kind)
         if post.given_up:
-            self._abandoned.append(running.job)
             return self._ended(post, running, JobState.CANCELLED, None)
         if post.error is not None:
             return self._poll_failed(post, running, post.error)
         assert post.view is not None
         running.failed, running.kind = 0, None
         if self._overdue(running, now):
-            self._abandoned.append(running.job)
             return self._ended(post, running, JobState.EXPIRED, None)
         return JobSeen(now=now, id=post.id, state=post.view.state, completed=post.view.completed)
 
@@ -271,6 +277,8 @@ class Jobs:
             done, used, output = self._collect(job, post.spool)
             failed, again = self._give_up(job, post.spool)
             post.spool.close()
+        else:
+            self._abandoned.add(job)
         cost = run.price("batch", used, output)
         if done or used:
             counted = post.spool is not None and post.spool.counted
@@ -293,6 +301,7 @@ class Jobs:
             used_tokens=used,
             cost=cost,
             kind=kind,
+            cost_unknown=post.spool is None,
         )
 
     def _collect(self, job: LedgerJob, spool: JobSpool) -> tuple[int, int, int]:
@@ -369,26 +378,8 @@ class Jobs:
         return running + sum(job.items for job in self._submitting.values())
 
     def settle(self) -> None:
-        """Look once at jobs that were given up: what they cost belongs on the bill, and they must end."""
-        parts = self._run.parts
-        for job in self._abandoned:
-            try:
-                ref = job.ref or parts.provider.find(job.tag)
-                if ref is None:
-                    continue
-                view = parts.provider.poll(ref)
-                if not view.state.terminal:
-                    parts.provider.cancel(ref)
-                share = (view.completed or 0) / max(1, view.total or job.items)
-                tokens = (
-                    view.tokens if view.tokens is not None else parts.ratio.correct(round(job.tokens * share))
-                )
-                if tokens:
-                    dollars = self._run.price("batch", tokens)
-                    self._bill(job, 0, tokens, dollars, estimated=view.tokens is None)
-            except Exception as error:  # noqa: BLE001  # a number on the bill is not worth a run
-                _log.warning("job %s could not be looked at once more: %s", job.tag, error)
-        self._abandoned.clear()
+        """Look once more at jobs that were given up."""
+        self._abandoned.settle()
 
 
 def _is_digest(key: str) -> bool:

@@ -82,12 +82,37 @@ class LaneLedger(Protocol):
         """Those units among the digests that belong to a job and have no result yet, or wait again after it."""
         ...
 
+    def pend(self, lane: Lane, *, items: int, tokens: int, dollars: float) -> int:
+        """Write down that a request is about to leave that may cost so much at most; its number, 0 for none.
+
+        Jobs are written down by their intent, and need this only once they are given up without a bill.
+        """
+        ...
+
+    def settle(self, pending: int) -> None:
+        """A request that was written down so has cost nothing."""
+        ...
+
     def bill(
-        self, lane: Lane, *, items: int, tokens: int, dollars: float, estimated: bool, job: int | None = None
+        self,
+        lane: Lane,
+        *,
+        items: int,
+        tokens: int,
+        dollars: float,
+        estimated: bool,
+        job: int | None = None,
+        pending: int = 0,
     ) -> None:
-        """Add to what was paid for. A job is billed once, also if its results are taken in again after a kill."""
+        """Add to what was paid for, in place of what was pending for it.
+
+        A job is billed once, also if its results are taken in again after a kill.
+        """
         ...
 
     def spent(self) -> float:
-        """Dollars so far, those of the runs that this one goes on with included."""
+        """Dollars so far, those of the runs that this one goes on with included.
+
+        What is pending counts at the most that it may cost: nobody knows what became of the calls of a killed process.
+        """
         ...

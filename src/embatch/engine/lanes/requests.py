@@ -64,6 +64,8 @@ class SubmitReport:
     error: ProviderError | None
     lost: bool = False
     """Whether it exists could not be found out: it must not be submitted again before it is."""
+    never_left: bool = False
+    """Whether nobody took the request: there is no such job, and there will not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,8 @@ def submit(
         error = as_provider_error(raised)
     if not error.kind.may_have_happened:
         return SubmitReport(id_, None, error)
+    if never_left(error):
+        return SubmitReport(id_, None, error, never_left=True)
     try:
         return SubmitReport(id_, find(provider, tag, clock=clock, patience=patience), error)
     except ProviderError as unknown:

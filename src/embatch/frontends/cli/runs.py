@@ -201,6 +201,9 @@ def _lines(run: KnownRun, state: str, view: LedgerView | None) -> Iterator[tuple
         for lane, bill in view.bills.items():
             words = f"{bill.requests:,} requests, {bill.items:,} texts, {bill.tokens:,} tokens, {dollars(bill.dollars)}"
             yield lane, words
+        if view.pending.requests:
+            under_way = f"{view.pending.requests:,} requests whose bill is not known"
+            yield "in doubt", f"{under_way}, {view.pending.tokens:,} tokens, {dollars(view.pending.dollars)} at most"
         for job in view.jobs:
             age = _span(time.time() - (job.accepted or job.intended))
             name = job.ref.id if job.ref is not None else "not confirmed"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from tests.fake_provider import FakeProvider, facts, vector
 
-from embatch.errors import ProviderError
-from embatch.remote import ErrorKind, JobLimits, JobRow, JobState
+from embatch.errors import GoalError, ProviderError
+from embatch.remote import ErrorKind, Goal, JobLimits, JobRow, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -289,6 +290,29 @@ def test_a_lost_request_is_submitted_again(lanes: OpenLanes) -> None:
     result = lanes(provider, "batch").embed(texts(50))
     np.testing.assert_array_equal(result.vectors, expected(texts(50)))
     assert [job.tag[-1] for job in provider.jobs.values()] == ["3"]
+
+
+@pytest.mark.parametrize("cause", [ConnectionRefusedError(), socket.gaierror(), None])
+def test_a_job_that_nobody_took_holds_no_money(lanes: OpenLanes, cause: OSError | None) -> None:
+    """A refused connection is neither looked for nor counted against the budget; a lost request is both."""
+    left = [3]
+    looked: list[int] = []
+
+    def before_submit() -> None:
+        if left[0]:
+            left[0] -= 1
+            raise ProviderError("no connection", kind=ErrorKind.CONNECTION) from cause
+
+    provider = FakeProvider(before_submit=before_submit, before_find=lambda: looked.append(1))
+    price = 50 * 2 * 1.0e-6
+    embedder = lanes(provider, "batch", goal=Goal(budget=2.2 * price))
+    if cause is None:
+        with pytest.raises(GoalError, match="budget"):
+            embedder.embed(texts(50))
+        assert looked
+        return
+    np.testing.assert_array_equal(embedder.embed(texts(50)).vectors, expected(texts(50)))
+    assert not looked
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.CONNECTION, ErrorKind.OVERLOADED, ErrorKind.RATE_MINUTE])
