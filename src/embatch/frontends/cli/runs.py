@@ -203,7 +203,10 @@ def _lines(run: KnownRun, state: str, view: LedgerView | None) -> Iterator[tuple
             yield lane, words
         if view.pending.requests:
             under_way = f"{view.pending.requests:,} requests whose bill is not known"
-            yield "in doubt", f"{under_way}, {view.pending.tokens:,} tokens, {dollars(view.pending.dollars)} at most"
+            yield (
+                "in doubt",
+                f"{under_way}, {view.pending.tokens:,} tokens, {dollars(view.pending.dollars)} at most",
+            )
         for job in view.jobs:
             age = _span(time.time() - (job.accepted or job.intended))
             name = job.ref.id if job.ref is not None else "not confirmed"

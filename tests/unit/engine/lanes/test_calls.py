@@ -261,7 +261,7 @@ def test_lost_calls_are_repeated(lanes: OpenLanes, kind: ErrorKind) -> None:
             raise ProviderError("gone", kind=kind)
 
     provider = FakeProvider(before_call=before_call)
-    result = lanes(provider).embed(texts(80))
+    result = lanes(provider, clock=Clock(100)).embed(texts(80))
     np.testing.assert_array_equal(result.vectors, expected(texts(80)))
     assert set(provider.billed().values()) == {1}
 
