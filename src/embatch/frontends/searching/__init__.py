@@ -1,0 +1,1 @@
+"""Indexes over any model: `Index`, what the commands `index` and `query` stand on."""

@@ -1,0 +1,124 @@
+"""Find chunks: by meaning, by words, or by both with their rankings fused.
+
+The last step, *question → vector → store → hits*. The store ranks, `decisions.fusion` fuses; the model is the caller's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from embatch.chunks import CODE_KINDS, PROSE_KINDS, Where
+from embatch.decisions.fusion import fuse
+from embatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from embatch.chunks import ChunkReader, Hit
+    from embatch.types import FloatArray
+
+Mode = Literal["hybrid", "vector", "text"]
+"""`hybrid`: words and meaning, fused by rank. `vector`: meaning only. `text`: words only, no model needed."""
+
+DEPTH = 50
+"""So many of each ranking are fused, at least."""
+
+WEIGHTS = {"vector": 1.0, "text": 0.5}
+"""How much a ranking counts in the fusion: see `benchmarks/results/search.json`."""
+
+_GROUPS = {"code": CODE_KINDS, "prose": PROSE_KINDS}
+
+
+class Searcher:
+    """Answers questions from what is published.
+
+    Args:
+        reader: the store; not closed.
+        embed: query vectors `(q, dim)` of questions, asked for only where meaning counts.
+    """
+
+    def __init__(self, reader: ChunkReader, embed: Callable[[Sequence[str]], FloatArray]) -> None:
+        self._reader = reader
+        self._embed = embed
+
+    def query(
+        self, texts: Sequence[str], *, k: int = 10, mode: Mode = "hybrid", where: Where | None = None
+    ) -> list[list[Hit]]:
+        """The `k` best chunks for each question, best first; fewer if there are fewer.
+
+        Raises:
+            UsageError: a question is empty, or `k` is below 1.
+            ItemError: a question cannot be embedded.
+            SearchIndexError: the store failed.
+        """
+        if k < 1:
+            raise UsageError(f"k={k}: ask for at least one hit.")
+        for text in texts:
+            if not text.strip():
+                raise UsageError(
+                    "An empty question finds nothing.", hint="Say in a few words what to look for."
+                )
+        where = where or Where()
+        if not texts:
+            return []
+        if mode == "text":
+            return self._reader.matching(texts, k=k, where=where)
+        vectors = self._embed(texts)
+        if mode == "vector":
+            return self._reader.nearest(vectors, k=k, where=where)
+        depth = max(DEPTH, 2 * k)
+        near = self._reader.nearest(vectors, k=depth, where=where)
+        matching = self._reader.matching(texts, k=depth, where=where)
+        return [_fused(one, other, k) for one, other in zip(near, matching, strict=True)]
+
+    def similar(self, path: str, line: int, *, k: int = 10, where: Where | None = None) -> list[Hit]:
+        """The `k` chunks nearest in meaning to the one that holds a line of a file, itself left out.
+
+        Raises:
+            UsageError: the index has no such line.
+        """
+        found = self._reader.at(path, line)
+        if found is None:
+            raise UsageError(
+                f"The index has nothing at {path}:{line}.",
+                hint="Give a file as the index calls it, and a line of it; index the file if it is new.",
+            )
+        chunk, vector = found
+        hits = self._reader.nearest(vector[np.newaxis], k=k + 1, where=where or Where())[0]
+        itself = (chunk.path, chunk.start, chunk.end)
+        return [hit for hit in hits if (hit.chunk.path, hit.chunk.start, hit.chunk.end) != itself][:k]
+
+
+def where_of(paths: Iterable[str] = (), languages: Iterable[str] = (), kinds: Iterable[str] = ()) -> Where:
+    """A filter from what a person asks for: `code` and `prose` stand for all their kinds.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    allowed: list[str] = []
+    for kind in kinds:
+        if kind not in (*_GROUPS, *CODE_KINDS, *PROSE_KINDS):
+            known = ", ".join((*_GROUPS, *CODE_KINDS, *PROSE_KINDS))
+            raise UsageError(f"There is no kind {kind!r}.", hint=f"Kinds are: {known}.")
+        allowed.extend(_GROUPS.get(kind, (kind,)))
+    return Where(paths=tuple(paths), languages=tuple(map(_language, languages)), kinds=tuple(allowed))
+
+
+_SPOKEN = {"c++": "cpp", "c#": "c_sharp", "csharp": "c_sharp", "js": "javascript", "ts": "typescript"}
+_SPOKEN |= {"py": "python", "rs": "rust", "golang": "go", "shell": "bash", "sh": "bash", "md": "markdown"}
+
+
+def _language(name: str) -> str:
+    lowered = re.sub(r"\s+", "_", name.strip().lower())
+    return _SPOKEN.get(lowered, lowered)
+
+
+def _fused(near: Sequence[Hit], matching: Sequence[Hit], k: int) -> list[Hit]:
+    hits = {hit.id: hit for hit in (*matching, *near)}
+    rankings = [[hit.id for hit in near], [hit.id for hit in matching]]
+    fused = fuse(rankings, weights=[WEIGHTS["vector"], WEIGHTS["text"]])
+    return [replace(hits[name], score=score) for name, score in fused[:k]]
