@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from embatch.decisions.packing_calls import split, take
 from embatch.engine.lanes import requests
-from embatch.engine.lanes.failures import ATTEMPTS, item_error
+from embatch.engine.lanes.failures import item_error
 from embatch.errors import ProviderError
 from embatch.events import CallEnded, Started
 from embatch.remote import ErrorKind, Generated
@@ -219,12 +219,12 @@ class Calls:
         """Units of a failed call wait again; those that failed too often are tried alone, and then given up."""
         run, parts = self._run, self._run.parts
         parts.report.retried += len(units)
-        if not blame or max(unit.attempts for unit in units) + 1 < ATTEMPTS or not run.done:
+        if not blame or max(unit.attempts for unit in units) + 1 < parts.attempts or not run.done:
             # Before anything has succeeded, the provider is at fault and not a text.
             parts.ledger.back([unit.id for unit in units], blame=blame and bool(run.done))
             return 0, list(units)
         if len(units) == 1:
-            if units[0].attempts + 1 >= 2 * ATTEMPTS:
+            if units[0].attempts + 1 >= 2 * parts.attempts:
                 run.fail([(units[0], item_error(error))])
                 return 1, []
             parts.ledger.back([units[0].id], blame=True)
@@ -244,7 +244,7 @@ class Calls:
             run.seen(error)
             if run.shortened(unit, error):
                 cut.append(unit)
-            elif error.kind.splits or unit.attempts + 1 >= ATTEMPTS:
+            elif error.kind.splits or unit.attempts + 1 >= run.parts.attempts:
                 given_up.append((unit, item_error(error)))
             else:
                 again.append(unit)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -89,6 +89,7 @@ class LanePipeline:
         self._collect = collect
         self._maker = WindowMaker(model, spec, self.report, window_items=WINDOW_ITEMS, remember=0)
         self._run: LaneRun | None = None
+        self._stopped: ProviderError | None = None
         self._handed_over = 0
         self._settled = 0  # rows known to need no request: stored already, or without usable text
         self.stopped_by: GoalError | ProviderError | None = None
@@ -147,6 +148,12 @@ class LanePipeline:
                 self._run, self._settled = None, self._handed_over
         self.report.seconds = time.perf_counter() - started
 
+    def stop(self, error: ProviderError) -> None:
+        """End the run with this error, as if the provider had given it. From any thread; what is done is kept."""
+        self._stopped = error
+        if self._run is not None:
+            self._run.give_up(error)
+
     # --- the first pass ---------------------------------------------------------------------------------------
 
     def _read(self, source: Iterator[Item | BadItem], windows: _Windows) -> None:
@@ -193,6 +200,8 @@ class LanePipeline:
 
     def _drive(self) -> None:
         self._run = self._make_run(self._put)
+        if self._stopped is not None:
+            self._run.give_up(self._stopped)
         if not self._ledger.waiting().items and not self._ledger.jobs(done=False):
             return
         lanes = self.report.lanes
@@ -204,6 +213,8 @@ class LanePipeline:
                 raise
             self.stopped_by = error
         finally:
+            if not self._spec.dimensions:  # not known before
+                self._spec = replace(self._spec, dimensions=self._run.dimensions or 0)
             self.report.batches = lanes.calls + lanes.jobs
             self.report.tokens = lanes.call_tokens + lanes.job_tokens
             self.report.padded_tokens = self.report.tokens

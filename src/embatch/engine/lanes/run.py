@@ -22,6 +22,7 @@ from embatch.decisions.lanes.absence import Absence
 from embatch.decisions.lanes.words import span
 from embatch.engine.lanes import requests
 from embatch.engine.lanes.calls import Calls
+from embatch.engine.lanes.failures import ATTEMPTS
 from embatch.engine.lanes.jobs import Jobs
 from embatch.engine.lanes.workers import Workers
 from embatch.errors import EmbatchError, GoalError, ProviderError
@@ -86,7 +87,9 @@ class LaneParts:
     put: Put
     """Keeps results; when it returns, a kill loses none of them."""
     dimensions: int | None = None
-    """Of each vector; None for answers in text."""
+    """Of each vector; None for answers in text, 0 for as many as the first vector has."""
+    attempts: int = ATTEMPTS
+    """Fruitless calls after which a text is tried alone, and then given up."""
     cut: bool = False
     """Whether a text that the provider refuses as too long is cut until it fits, instead of failing."""
     deciding: AbstractContextManager[object] = field(default_factory=threading.RLock)
@@ -99,6 +102,8 @@ class LaneRun:
     def __init__(self, parts: LaneParts) -> None:
         self.done = 0
         """Units that ended in this run, with a result or without."""
+        self.dimensions = parts.dimensions
+        """Of each vector, once that is known."""
         self.left_s: float | None = None
         """Seconds of the world until the end, as expected a moment ago."""
         self._looked = 0.0
@@ -198,14 +203,14 @@ class LaneRun:
 
     def usable(self, result: Result | ProviderError) -> Result | ProviderError:
         """The result, unless it cannot be one."""
-        if isinstance(result, ProviderError) or (
-            isinstance(result, Generated) and not self._parts.dimensions
-        ):
+        if isinstance(result, ProviderError) or (isinstance(result, Generated) and self.dimensions is None):
             return result
+        if isinstance(result, np.ndarray) and self.dimensions == 0 and result.ndim == 1:
+            self.dimensions = len(result)
         if not isinstance(result, np.ndarray):
             words = f"a {type(result).__name__}"
-        elif result.dtype != np.float32 or result.shape != (self._parts.dimensions,):
-            words = f"a vector of shape {result.shape}, not ({self._parts.dimensions},)"
+        elif result.dtype != np.float32 or result.shape != (self.dimensions,):
+            words = f"a vector of shape {result.shape}, not ({self.dimensions},)"
         elif not np.isfinite(result).all():
             words = "a vector with NaN or infinity"
         elif not result.any():
