@@ -19,6 +19,8 @@ SUITES = {
     "kernels": "the matrix-product ceiling of this machine",
     "lanes": "remote runs on the emulator: answer times, quotas, money",
     "decisions": "the strategy against one who knows the future, in simulated worlds",
+    "search": "nDCG@10 and recall@10 of searches by words, by meaning and by both",
+    "index": "making an index against the bare engine, keeping it, asking it cold and warm",
     "gpu": "embatch and sentence-transformers in half precision on a GPU",
 }
 """Name of each suite, and what it measures; `all` runs them in this order."""
