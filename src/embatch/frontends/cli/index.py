@@ -34,6 +34,7 @@ _SHOWN_PROBLEMS = 10
 @click.pass_context
 def index(
     context: click.Context,
+    /,
     *,
     paths: tuple[str, ...],
     location: str | None,
