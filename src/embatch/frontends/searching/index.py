@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 from embatch.chunks import Document, Where
 from embatch.errors import IndexBrokenError, IndexNotFoundError, UsageError
 from embatch.frontends.searching.model import IndexModel, remembered
-from embatch.frontends.searching.workshop import cut_by, open_workshop
+from embatch.frontends.searching.workshop import open_workshop
+from embatch.search.chunks import cut_version
 from embatch.search.places import FOLDER, Place, is_url, root_of
 from embatch.search.searching import Searcher, where_of
 from embatch.search.sync import Sync
@@ -291,7 +292,7 @@ class Index:
             if self._model.opened or "model" not in about:
                 about |= self._model.about()
             writer.describe(about)
-            sync = Sync(writer, self.place, lambda: shop.open(tokens), cut_by=cut_by(tokens))
+            sync = Sync(writer, self.place, lambda: shop.open(tokens), cut_by=cut_version(tokens))
             self._running, self._shop = sync, shop
             try:
                 report = job(sync)

@@ -134,11 +134,6 @@ def open_workshop(location: str, model: IndexModel) -> Iterator[OpenWorkshop]:
         shop.close()
 
 
-def cut_by(max_tokens: int) -> str:
-    """Names the way of cutting: files that were cut in another are cut again."""
-    return f"{Chunker.version}, {max_tokens} tokens"
-
-
 def _folder(location: str) -> Path:
     if not is_url(location):
         return Path(location)

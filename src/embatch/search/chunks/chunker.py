@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -56,16 +57,11 @@ class Chunker:
         """
         self._limits = Limits.of(max_tokens, 0, count)
         self._count = count
-        self._version = ""
 
     @property
     def version(self) -> str:
         """Names the way of cutting: files cut in another way must be cut anew."""
-        if not self._version:
-            installed = " ".join(f"{name}={_version_of(name)}" for name in _CUTTERS.split())
-            digest = hashlib.blake2b(installed.encode(), digest_size=4).hexdigest()
-            self._version = f"{_WAY}-{self._limits.tokens}-{digest}"
-        return self._version
+        return cut_version(self._limits.tokens)
 
     def cut(self, documents: Sequence[Document]) -> list[Chunk]:
         """The chunks of the documents, in their order. Those of each document, joined, are its text.
@@ -122,6 +118,13 @@ def _named(chunk: Chunk, part: str) -> Chunk:
     if part.startswith("cell") and kind in CODE_KINDS and kind not in {"function", "method", "class"}:
         kind = "cell"
     return replace(chunk, symbol=f"{part} {chunk.symbol}".strip(), kind=kind)
+
+
+@cache
+def cut_version(max_tokens: int) -> str:
+    """Names the way of cutting, for those who have no model at hand to make a `Chunker`."""
+    installed = " ".join(f"{name}={_version_of(name)}" for name in _CUTTERS.split())
+    return f"{_WAY}-{max_tokens}-{hashlib.blake2b(installed.encode(), digest_size=4).hexdigest()}"
 
 
 def _version_of(name: str) -> str:
