@@ -136,11 +136,15 @@ class StoreStats:
 class ChunkReader(Protocol):
     """A store as searchers see it: what was last published, whole. Thread-safe. Never blocked by a writer."""
 
-    spec: ModelSpec
-    """The model that its vectors were made with."""
+    @property
+    def spec(self) -> ModelSpec:
+        """The model that its vectors were made with."""
+        ...
 
-    about: Mapping[str, str]
-    """What its writers said of it by `describe`, as last published: opaque to the store."""
+    @property
+    def about(self) -> Mapping[str, str]:
+        """What its writers said of it by `describe`, as last published: opaque to the store."""
+        ...
 
     def count(self) -> int:
         """Chunks in it."""
@@ -182,9 +186,15 @@ class ChunkWriter(Protocol):
     `files` names it, so that nothing is embedded twice.
     """
 
-    spec: ModelSpec
-    about: Mapping[str, str]
-    """What was said of it last, by `describe`."""
+    @property
+    def spec(self) -> ModelSpec:
+        """The model that its vectors are made with."""
+        ...
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """What was said of it last, by `describe`."""
+        ...
 
     def describe(self, about: Mapping[str, str]) -> None:
         """Keep these words with it, instead of those before; readers see them from the next `publish` on."""
