@@ -30,9 +30,9 @@ def open_reader(location: str | os.PathLike[str]) -> ChunkReader:
         from embatch.storage.vectors import pgvector
 
         return pgvector.open_reader(location)
-    from embatch.storage.vectors import lance
+    from embatch.storage.vectors.lance import open_reader as open_folder
 
-    return lance.open_reader(Path(location))
+    return open_folder(Path(location))
 
 
 def open_writer(location: str | os.PathLike[str], *, spec: ModelSpec, fresh: bool = False) -> ChunkWriter:
@@ -55,6 +55,6 @@ def open_writer(location: str | os.PathLike[str], *, spec: ModelSpec, fresh: boo
         from embatch.storage.vectors import pgvector
 
         return pgvector.open_writer(location, spec=spec, fresh=fresh)
-    from embatch.storage.vectors import lance
+    from embatch.storage.vectors.lance import open_writer as open_folder
 
-    return lance.open_writer(Path(location), spec=spec, fresh=fresh)
+    return open_folder(Path(location), spec=spec, fresh=fresh)
