@@ -263,6 +263,7 @@ def embed(folder: Path, strategy: str, kill_at: int, budget: float | None) -> No
     with Embedder(backend=model) as embedder:
         sources = open_sources([str(folder / "texts.jsonl")])
         EmbedJob(embedder, sources, folder / "out.jsonl").run()
+        killer.boundary()  # all is told, and the process is about to end
     judge.write("UPDATE runs SET passed = ? WHERE number = ?", [(killer.passed, judge.run)])
 
 

@@ -101,9 +101,8 @@ class Crew:
         return code
 
     def finish(self, folder: Path, strategy: str) -> None:
-        """The same command again, as a user gives it whose process was killed."""
-        if not whole(folder):
-            assert self.run(folder, strategy) == 0
+        """The same command again, as whoever gives it whose process was killed, were it at its very end."""
+        assert self.run(folder, strategy) == 0
 
     def __enter__(self) -> Self:
         for _ in range(_ZYGOTES):
@@ -203,7 +202,7 @@ def lost(connection: sqlite3.Connection, run: int) -> set[str]:
 
 def killed_at(crew: Crew, folder: Path, strategy: str, boundaries: Sequence[int]) -> bool:
     """Kill one run after the other at these boundaries, then let it finish; whether the first one was killed."""
-    codes = [crew.run(folder, strategy, kill_at=at) for at in boundaries if not whole(folder)]
+    codes = [crew.run(folder, strategy, kill_at=at) for at in boundaries]
     crew.finish(folder, strategy)
     judge(folder)
     return codes[0] == KILLED
@@ -213,7 +212,7 @@ def boundaries_of(crew: Crew, folder: Path, strategy: str) -> int:
     """How many boundaries an undisturbed run passes, roughly: threads may change their number."""
     assert crew.run(folder, strategy) == 0
     judge(folder)
-    assert not (folder / ".embatch").exists()
+    assert [path.name for path in (folder / ".embatch").iterdir()] == ["out.jsonl.done"]
     with closing(sqlite3.connect(folder / "judge.sqlite")) as connection:
         return int(connection.execute("SELECT passed FROM runs").fetchone()[0])
 

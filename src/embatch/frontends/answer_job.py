@@ -10,7 +10,7 @@ import gzip
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, NamedTuple, Self, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from embatch.decisions.progress import Meter, Progress
 from embatch.errors import InterruptedRunError, UsageError
@@ -18,6 +18,8 @@ from embatch.frontends.generation import GenerateRun, answer_spec, check_generat
 from embatch.frontends.remote_host import open_ledger
 from embatch.remote import Generated
 from embatch.storage.files import os_errors
+from embatch.storage.finished import forget_finished, keep_finished, look_finished
+from embatch.storage.ledger import Ledger, ledger_path
 from embatch.storage.runs import default_registry
 from embatch.storage.sinks import ErrorFile
 from embatch.storage.sinks.files import AtomicFile, check_place
@@ -106,21 +108,40 @@ class AnswerJob:
         self._model = model
         self._sources = sources
         self._output = output
-        self._ledger = open_ledger(
-            output,
-            answer_spec(model, work),
-            command=list(command),
-            fresh=fresh,
-            base_url=model.base_url,
-        )
+        self._spec = answer_spec(model, work)
+        self._command = list(command)
+        signature = sources.signature()
+        self._request: dict[str, object] | None = None
+        if signature is not None:  # else the inputs cannot be known beforehand
+            self._request = {
+                "inputs": signature,
+                "spec": self._spec.to_json(),
+                "base_url": model.base_url,
+            }
+        self._finished = None if fresh or not self._request else look_finished(output, self._request)
+        if self._finished is None:
+            forget_finished(output)
+            self._ledger = self._open_ledger(fresh=fresh)
+        else:
+            self._ledger = Ledger.open(None, fingerprint=self._spec.fingerprint, about={})
         self._run = GenerateRun(model, work, ledger=self._ledger, settings=settings)
         self._meter = Meter(time.monotonic())
         self._failed = 0
+
+    def _open_ledger(self, *, fresh: bool = False) -> Ledger:
+        return open_ledger(
+            self._output, self._spec, command=self._command, fresh=fresh, base_url=self._model.base_url
+        )
 
     @property
     def resumed(self) -> bool:
         """Whether an interrupted run goes on."""
         return self._ledger.resumed
+
+    @property
+    def finished(self) -> bool:
+        """Whether the same was asked before and is there already: nothing will be sent."""
+        return self._finished is not None
 
     @property
     def report(self) -> LaneReport:
@@ -145,6 +166,8 @@ class AnswerJob:
             InterruptedRunError: Ctrl-C or SIGTERM; the same job goes on where it was.
             EmbatchError: whatever ended it early; answers so far are in the ledger.
         """
+        if self._finished is not None:
+            return self._tell_finished(self._finished)
         whole = False
         try:
             outcome = self._write()
@@ -176,6 +199,10 @@ class AnswerJob:
                     errors.write([ItemFailure(row=row.number, key=row.key, error=answer, source=row.source)])
             lines.commit()
             error_file = errors.commit()
+        skipped = dict(self._sources.skipped_counts)
+        if self._request is not None:  # before the ledger goes: from here on a kill finds one of them
+            told = {"answered": answered, "failed": self._failed, "skipped": skipped}
+            keep_finished(self._output, self._request, told)
         return AnswersOutcome(
             report=self._run.report,
             output=self._output,
@@ -184,7 +211,26 @@ class AnswerJob:
             failed=self._failed,
             repeated=max(0, self._run.known - self._failed),
             seconds=time.monotonic() - started,
-            skipped=dict(self._sources.skipped_counts),
+            skipped=skipped,
+        )
+
+    def _tell_finished(self, told: dict[str, Any]) -> AnswersOutcome:
+        """The outcome of the run that made the output; what it may have left when it was killed at its end goes."""
+        self._ledger.close()
+        if ledger_path(self._output).exists():
+            left = self._open_ledger()
+            default_registry().end(left.run_id, "done", self._run.report.to_dict())
+            left.finish()
+        answered, failed = int(told["answered"]), int(told["failed"])
+        return AnswersOutcome(
+            report=self._run.report,
+            output=self._output,
+            errors=ErrorFile(self._output).path if failed else None,
+            answered=answered,
+            failed=failed,
+            repeated=answered,
+            seconds=0.0,
+            skipped=told["skipped"],
         )
 
     def _interrupted(self) -> InterruptedRunError:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embatch.decisions.chunking import split_items
 from embatch.decisions.progress import Meter, Progress
 from embatch.errors import InterruptedRunError
 from embatch.frontends.hosts import LocalHost
-from embatch.storage.journal import RunJournal
+from embatch.storage.finished import forget_finished, keep_finished, look_finished
+from embatch.storage.journal import RunJournal, journal_path
 from embatch.storage.layered import Layered
+from embatch.storage.ledger import ledger_path
 from embatch.storage.sinks import ErrorFile, open_sink
 
 if TYPE_CHECKING:
@@ -92,43 +94,62 @@ class EmbedJob:
     ) -> None:
         self._cache = cache
         self._cache_limit = cache_limit
+        self._command = list(command)
         self._embedder = embedder
         self._sources = sources
         self._output = output
         self._with_text = with_text
         self._vectors_as = vectors_as
         self._split = split
-        spec = embedder.spec
-        settings: dict[str, object] = {
+        self._settings: dict[str, object] = {
             "output": vectors_as,
             "with_text": with_text,
             "split": split is not None,
         }
+        self._request = self._what_is_asked(sources.signature())
+        self._finished = None if fresh or not self._request else look_finished(output, self._request)
+        self._journal: RunJournal | None = None
+        self._ledger: Ledger | None = None
+        store: VectorStore | None = None
+        if self._finished is None:
+            forget_finished(output)
+            self._journal = self._open(fresh=fresh)
+            store = self._journal if cache is None else Layered(cache, self._journal)
+        self._pipeline: AnyPipeline = embedder.pipeline(store=store, ledger=self._ledger)
+        self._meter = Meter(time.monotonic())
+        self._whole = False
+
+    def _open(self, *, fresh: bool) -> RunJournal:
         # The ledger first: it refuses another model's run while jobs of the last one are under way, and the journal
         # would have dropped that one's vectors by then.
-        self._ledger = self._open_ledger(command, fresh=fresh)
+        self._ledger = self._open_ledger(fresh=fresh)
         try:
-            self._journal = RunJournal.open(
-                output, spec=spec, settings=settings, signature=sources.signature(), fresh=fresh
+            return RunJournal.open(
+                self._output,
+                spec=self._embedder.spec,
+                settings=self._settings,
+                signature=self._sources.signature(),
+                fresh=fresh,
             )
         except BaseException:
             if self._ledger is not None:
                 self._ledger.close()
             raise
-        store: VectorStore = self._journal if cache is None else Layered(cache, self._journal)
-        self._pipeline: AnyPipeline = embedder.pipeline(store=store, ledger=self._ledger)
-        self._meter = Meter(time.monotonic())
-        self._whole = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the same was asked of a provider before and is there already: nothing will be sent."""
+        return self._finished is not None
 
     @property
     def stored(self) -> int:
         """Vectors that an interrupted run left, and that are not computed again."""
-        return self._journal.stored
+        return 0 if self._journal is None else self._journal.stored
 
     @property
     def changes(self) -> list[str]:
         """What differs from the interrupted run, in words."""
-        return list(self._journal.changes)
+        return [] if self._journal is None else list(self._journal.changes)
 
     @property
     def report(self) -> Report:
@@ -156,16 +177,17 @@ class EmbedJob:
             EmbatchError: whatever ended it early; vectors computed so far are in the journal.
         """
         try:
-            return self._run()
+            return self._run() if self._finished is None else self._tell_finished(self._finished)
         except KeyboardInterrupt as error:
             done = self._pipeline.rows_done
             raise self._interrupted(done) from error
         finally:
             self._end()
-            self._journal.close()
+            if self._journal is not None:
+                self._journal.close()
             self._close_cache()
 
-    def _open_ledger(self, command: Sequence[str], *, fresh: bool) -> Ledger | None:
+    def _open_ledger(self, *, fresh: bool) -> Ledger | None:
         """For a provider's model: what makes the run survive its process."""
         host = self._embedder.host
         if isinstance(host, LocalHost):
@@ -175,7 +197,7 @@ class EmbedJob:
         return open_ledger(
             self._output,
             self._embedder.spec,
-            command=list(command),
+            command=self._command,
             fresh=fresh,
             base_url=host.backend.base_url,
         )
@@ -227,18 +249,56 @@ class EmbedJob:
                 errors.write(block.failures)
             sink.commit()
             errors.commit()
-        self._journal.finish()
-        self._whole = True
-        self._embedder.keep_profile(self._pipeline.report)
         report = self._pipeline.report
         skipped = dict(self._sources.skipped_counts)
         report.skipped = sum(skipped.values())
-        return Outcome(
-            report=report,
-            output=self._output,
-            errors=errors.path if report.failed else None,
-            skipped=skipped,
-        )
+        if self._request is not None:  # before the journal goes: from here on a kill finds one of them
+            keep_finished(
+                self._output,
+                self._request,
+                {"items": report.items, "failed": report.failed, "skipped": skipped},
+            )
+        assert self._journal is not None
+        self._journal.finish()
+        self._whole = True
+        self._embedder.keep_profile(report)
+        return self._outcome(skipped)
+
+    def _outcome(self, skipped: dict[str, int]) -> Outcome:
+        report = self._pipeline.report
+        errors = ErrorFile(self._output).path if report.failed else None
+        return Outcome(report=report, output=self._output, errors=errors, skipped=skipped)
+
+    # --- what was made before ---------------------------------------------------------------------------------
+
+    def _what_is_asked(self, signature: str | None) -> dict[str, object] | None:
+        """All that the output depends on; None where nothing is paid for, or inputs cannot be known beforehand."""
+        host = self._embedder.host
+        if signature is None or isinstance(host, LocalHost):
+            return None
+        return {
+            "inputs": signature,
+            "spec": self._embedder.spec.to_json(),
+            "base_url": host.backend.base_url,
+            "overlap": None if self._split is None else self._split.overlap_tokens,
+            **self._settings,
+        }
+
+    def _tell_finished(self, told: dict[str, Any]) -> Outcome:
+        """The outcome of the run that made the output; what it may have left when it was killed at its end goes."""
+        if ledger_path(self._output).exists():
+            self._ledger = self._open_ledger(fresh=False)
+        if journal_path(self._output).exists():
+            RunJournal.open(
+                self._output, spec=self._embedder.spec, settings=self._settings, signature=None
+            ).finish()
+        self._whole = True
+        report = self._pipeline.report
+        report.items, report.failed = int(told["items"]), int(told["failed"])
+        report.cached = report.items - report.failed
+        skipped = {str(reason): int(number) for reason, number in told["skipped"].items()}
+        report.skipped = sum(skipped.values())
+        return self._outcome(skipped)
 
     def _total(self) -> int | None:
         """Rows in all: exact once everything is read, before that extrapolated from the bytes read."""

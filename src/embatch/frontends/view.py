@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from embatch.decisions.progress import Progress
+    from embatch.frontends.answer_job import AnswersOutcome
     from embatch.frontends.jobs import Outcome
     from embatch.types import LaneReport
 
@@ -144,6 +145,17 @@ def ended_early(lanes: Callable[[], LaneReport | None], *, as_json: bool, quiet:
         elif report is not None and not quiet and (report.calls or report.jobs or report.jobs_attached):
             sys.stderr.write(f"Until then: {paid(report)}\n")
         raise
+
+
+def tell_finished(outcome: Outcome | AnswersOutcome, *, as_json: bool, quiet: bool) -> None:
+    """Say why nothing is sent: the same was paid for before."""
+    if as_json:
+        emit("finished", output=str(outcome.output))
+    elif not quiet:
+        sys.stderr.write(
+            f"{outcome.output} is there already, whole, and nothing that it was made of has changed: nothing is sent.\n"
+            "Add --fresh to send everything again.\n"
+        )
 
 
 def notices(stored: int, changes: list[str]) -> list[str]:

@@ -92,7 +92,7 @@ def test_prompts_become_answers_in_their_order(
     told = capsys.readouterr().err
     assert "3 answers in" in told
     assert "1 prompt without an answer" in told
-    assert not (tmp_path / ".embatch").exists()
+    assert [path.name for path in (tmp_path / ".embatch").iterdir()] == ["answers.jsonl.done"]
 
 
 def test_columns_packed_output_settings_and_json(

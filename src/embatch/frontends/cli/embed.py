@@ -115,6 +115,9 @@ def _first_texts(source: str) -> list[str]:
 def _run(job: EmbedJob, *, as_json: bool, quiet: bool) -> Outcome:
     from embatch.frontends import view
 
+    if job.finished:
+        view.tell_finished(outcome := job.run(), as_json=as_json, quiet=quiet)
+        return outcome
     if as_json and (job.stored or job.changes):
         view.emit("resume", stored=job.stored, changes=job.changes)
     elif not quiet:

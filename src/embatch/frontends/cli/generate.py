@@ -152,6 +152,9 @@ def _stream(model: GeneratingModel, work: GenerateWork, prompt: str) -> int:
 def _run(job: AnswerJob, *, as_json: bool, quiet: bool) -> AnswersOutcome:
     from embatch.frontends import view
 
+    if job.finished:
+        view.tell_finished(answers := job.run(), as_json=as_json, quiet=quiet)
+        return answers
     if job.resumed:
         if as_json:
             view.emit("resume")
