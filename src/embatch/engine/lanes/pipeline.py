@@ -213,8 +213,8 @@ class LanePipeline:
                 raise
             self.stopped_by = error
         finally:
-            if not self._spec.dimensions:  # not known before
-                self._spec = replace(self._spec, dimensions=self._run.dimensions or 0)
+            if not self._spec.dimensions:  # not known before; still 0 if nothing was answered: any will do
+                self._spec = replace(self._spec, dimensions=self._run.dimensions or 1)
             self.report.batches = lanes.calls + lanes.jobs
             self.report.tokens = lanes.call_tokens + lanes.job_tokens
             self.report.padded_tokens = self.report.tokens
