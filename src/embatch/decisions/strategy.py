@@ -157,6 +157,7 @@ class Strategy:
                 pass
 
     def _take_news(self, event: JobAccepted | JobAttached | JobSeen) -> None:
+        self._state.calls.answered |= not isinstance(event, JobSeen) or event.state is not JobState.UNKNOWN
         if isinstance(event, JobAccepted):
             self._state.jobs.accepted(event.id, self._now)
         elif isinstance(event, JobAttached):

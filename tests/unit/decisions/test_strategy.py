@@ -89,7 +89,7 @@ def test_items_that_come_back_are_sent_again() -> None:
 
 
 def test_a_provider_that_is_down_is_given_up_after_a_while() -> None:
-    """Failures that pass by themselves are borne for ten minutes, not for ever."""
+    """Failures that pass by themselves are borne for ten minutes before anything has succeeded, not for ever."""
     drive = Drive("individual")
     drive.give(3)
     for _ in range(400):
@@ -101,6 +101,43 @@ def test_a_provider_that_is_down_is_given_up_after_a_while() -> None:
     assert finish == [Finish(kind=ErrorKind.OVERLOADED, reason=finish[0].reason)]
     assert 600 <= drive.now < 1800
     assert "3 items" in finish[0].reason
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.OVERLOADED, ErrorKind.CONNECTION, ErrorKind.TIMEOUT])
+def test_an_outage_after_answers_is_waited_out_for_an_hour(kind: ErrorKind) -> None:
+    """A provider that has answered before is tried for an hour, in few calls, before its calls are given up."""
+    drive = Drive("individual")
+    drive.give(5000)
+    drive.answer(most=1)
+    began, finish, refused = drive.now, [], 0
+    while not finish and refused < 2000:
+        refused += bool(drive.calls)
+        finish = only(Finish, drive.refuse(kind))
+        drive.now = max(drive.now, drive.wait())
+        finish = finish or only(Finish, drive.tick(0.0))
+    assert finish
+    assert finish[0].kind is kind
+    assert 3600 <= drive.now - began < 5400
+    assert refused < 400
+
+
+def test_an_outage_of_half_an_hour_ends_no_run() -> None:
+    """What waits is sent once the provider is back."""
+    drive = Drive("individual")
+    drive.give(5000)
+    drive.answer(most=1)
+    back = drive.now + 1800.0
+    while drive.now < back:
+        assert not only(Finish, drive.refuse(ErrorKind.OVERLOADED))
+        drive.now = max(drive.now, drive.wait())
+        assert not only(Finish, drive.tick(0.0))
+    got: list[Instruction] = []
+    for _ in range(1000):
+        got = drive.answer() or drive.tick(5.0)
+        if only(Finish, got):
+            break
+    assert only(Finish, got)[0].kind is None
+    assert not drive.waiting
 
 
 def test_what_does_not_exist_is_not_asked_for_again_and_again() -> None:

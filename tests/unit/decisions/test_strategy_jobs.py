@@ -12,6 +12,7 @@ from tests.unit.decisions.strategy_drive import FACTS, Drive, only, said
 from embatch.events import (
     CancelJob,
     Finish,
+    JobAccepted,
     JobAttached,
     JobSeen,
     PollJob,
@@ -90,6 +91,28 @@ def test_a_queue_that_is_always_full_sends_everything_by_calls() -> None:
             drive.tick(0.0)
     assert drive.calls
     assert "jobs are given up (enqueued_full): 100 items go by calls" in said(drive.all)
+
+
+@pytest.mark.parametrize("taken_before", [True, False])
+def test_an_outage_of_jobs_is_waited_out_if_one_was_taken_before(taken_before: bool) -> None:
+    """Jobs that nobody takes are given up after an hour, or after some refusals if no job was ever taken."""
+    drive = Drive("batch", max_job_items=100)
+    drive.give(200 if taken_before else 100)
+    if taken_before:
+        first = min(drive.jobs)
+        drive.tell(JobAccepted(now=drive.now, id=first))
+        drive.now += 60.0
+        drive.end_job(first)
+    began = drive.now
+    while not drive.calls and drive.now - began < 10_000:
+        if drive.jobs:
+            drive.refuse_job(ErrorKind.OVERLOADED)
+        else:
+            drive.now = drive.wait()
+            drive.tick(0.0)
+    assert drive.calls
+    waited = drive.now - began
+    assert 3600 <= waited < 6000 if taken_before else waited < 1800
 
 
 def test_jobs_that_bring_nothing_are_given_up() -> None:

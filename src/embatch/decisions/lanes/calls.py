@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from embatch.decisions.lanes.absence import AGAIN_S
 from embatch.decisions.lanes.speed import Speed
 from embatch.remote import ErrorKind
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from embatch.events import CallEnded
     from embatch.remote import CallLimits
 
-_FAILURES, _FAILURES_S = 12, 600.0  # in a row, and over this time, without any success: given up
+_FAILURES, _FAILURES_S = 12, 600.0  # in a row, and over this time, before any success: given up
 _HOPELESS = 3  # failures in a row of a kind that neither waits nor splits
 _SPLITS = 400  # refusals in a row that should have been mended by splitting
 _STEADY = 20.0  # answers that the share of those that succeed is taken over
@@ -56,6 +57,8 @@ class CallLane:
     """In a row."""
     failing_since: float = math.inf
     last_kind: ErrorKind | None = None
+    answered: bool = False
+    """Whether the provider has ever given something, in whatever lane: then an outage is waited out."""
     efficiency: float = 1.0
     _pack: int = 0
     _packed: int = 0
@@ -137,7 +140,7 @@ class CallLane:
         if event.kind is not ErrorKind.RATE_MINUTE:  # a refusal takes no time: the pacer knows about quotas
             self.efficiency += (fruit - self.efficiency) / _STEADY
         if fruit:
-            self.failures, self.failing_since = 0, math.inf
+            self.answered, self.failures, self.failing_since = True, 0, math.inf
         else:
             self._failed(event)
         return call
@@ -152,7 +155,7 @@ class CallLane:
         elif kind.splits:
             self.closed = kind if self.failures >= _SPLITS else None
         elif kind.waits:
-            long = event.now - self.failing_since >= _FAILURES_S
+            long = event.now - self.failing_since >= (AGAIN_S if self.answered else _FAILURES_S)
             self.closed = kind if self.failures >= _FAILURES and long else None
         elif self.failures >= _HOPELESS:
             self.closed = kind

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from embatch.decisions.lanes.absence import AGAIN_S
 from embatch.decisions.lanes.regimes import Pending
 from embatch.remote import ErrorKind, JobState
 
@@ -82,6 +83,10 @@ class JobLane:
     """When the next may be submitted, after a refusal."""
     refusals: int = 0
     """In a row."""
+    refused_since: float = math.inf
+    """When the first of these was refused."""
+    answered: bool = False
+    """Whether the provider has ever taken a job: then an outage is waited out."""
     fruitless: int = 0
     """Jobs in a row that ended without any result."""
     queue_tokens: float = math.inf
@@ -152,7 +157,7 @@ class JobLane:
                 self.queue_tokens = min(self._known_queue(), self.queue_tokens * _GROWTH)
                 self.refused_at = now
             self._poll_at(job, now + (_FIRST_POLL_S if age_s <= 0 else 0.0))
-            self.refusals = 0
+            self.refusals, self.refused_since, self.answered = 0, math.inf, True
 
     def refused(self, event: JobRefused, draw: float) -> Job | None:
         """The provider does not take it."""
@@ -217,6 +222,7 @@ class JobLane:
     ) -> None:
         news = job.submitted >= self.backed_off  # those submitted before that say nothing new
         self.refusals += news
+        self.refused_since = min(self.refused_since, now)
         self.last_kind = kind
         if kind is ErrorKind.ENQUEUED_FULL:
             self.refused_at = now
@@ -227,7 +233,12 @@ class JobLane:
             self.most_items = max(1, job.items // 2)
         elif kind not in _BACKS_OFF:  # its content would be refused again: calls find out what is to blame
             self.closed = kind
-        if self.refusals >= _REFUSALS and not self.jobs:
+        outage = self.answered and kind is not ErrorKind.ENQUEUED_FULL and kind in _BACKS_OFF
+        if (
+            self.refusals >= _REFUSALS
+            and not self.jobs
+            and (now - self.refused_since >= AGAIN_S or not outage)
+        ):
             self.closed = kind
         self.backed_off = now
         if not news:
