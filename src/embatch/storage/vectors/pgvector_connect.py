@@ -192,9 +192,7 @@ class Pool:
     def _take(self) -> Connection:
         with self._lock:
             if self._closed:
-                raise SearchIndexError(
-                    "The index was searched after it was closed.", hint="Open it again, or close it later."
-                )
+                raise UsageError("the index was closed", hint="Keep it open while it is used.")
             if self._free:
                 return self._free.pop()
         connection = self._location.connect(writes=False)

@@ -22,7 +22,7 @@ from embatch.storage.vectors.pgvector_connect import IndexUnreachableError, Loca
 from embatch.storage.vectors.pgvector_editions import editions_of
 from embatch.storage.vectors.pgvector_index import LARGEST_EF, ROWS, in_words, indexed
 from embatch.storage.vectors.pgvector_sql import named
-from embatch.storage.vectors.pgvector_words import ranking
+from embatch.storage.vectors.pgvector_words import FEW, MANY, ranking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,21 +79,38 @@ class PostgresReader:
             self._pool.close()
             raise
         self._told = _publication(self._pinned)
-        self.spec: ModelSpec = self._pinned.model
-        self.about: Mapping[str, str] = self._pinned.about
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model that its vectors were made with."""
+        return self._pinned.model
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """What its writers said of it."""
+        return self._pinned.about
 
     def count(self) -> int:
         """Chunks in it."""
         return self._read(lambda _, state: state.chunks)
 
     def nearest(self, vectors: FloatArray, *, k: int, where: Where) -> list[list[Hit]]:
-        """The `k` chunks with the highest cosine for each row of `(q, dim)`, best first."""
-        dimensions = self.spec.dimensions
-        if vectors.ndim != 2 or vectors.shape[1] != dimensions:
-            raise UsageError(f"queries must have the shape (q, {dimensions}), not {vectors.shape}")
+        """The `k` chunks with the highest cosine for each row of `(q, dim)`, best first.
+
+        Raises:
+            IndexMismatchError: the vectors are of another size, or the index was made anew with another model.
+            UsageError: `vectors` is no matrix, or a pattern of `where` is none.
+        """
+        if np.ndim(vectors) != 2:
+            raise UsageError(f"nearest takes vectors as (q, dim), not of the shape {np.shape(vectors)}")
         rows = np.ascontiguousarray(vectors, dtype=np.float32)
 
         def search(connection: Connection, state: Edition) -> list[list[Hit]]:
+            dimensions = state.model.dimensions
+            if rows.shape[1] != dimensions:
+                raise IndexMismatchError(
+                    f"the query has {rows.shape[1]} dimensions and the index {dimensions}: they are of two models"
+                )
             chosen = self._filter(connection, state, where)
             if chosen is None or k < 1:
                 return [[] for _ in rows]
@@ -113,7 +130,7 @@ class PostgresReader:
         return self._read(search)
 
     def at(self, path: str, line: int) -> tuple[Chunk, FloatArray] | None:
-        """The chunk that holds a line of a file, with its vector `(dim,)`; the later one if two share the line."""
+        """The chunk that holds a line of a file, with its vector `(dim,)`; the smallest one if there are several."""
 
         def search(connection: Connection, state: Edition) -> tuple[Chunk, FloatArray] | None:
             connection.execute(sql.PLAIN)
@@ -148,13 +165,8 @@ class PostgresReader:
         return self._read(look)
 
     def refresh(self) -> bool:
-        """Go on to what was published since.
-
-        Raises:
-            IndexMismatchError: the index was made anew with another model: open it again.
-        """
+        """Go on to what was published since, be it made with another model; whether there was something."""
         self._read(lambda _, __: None, newest=True)
-        self.about = self._pinned.about
         before, self._told = self._told, _publication(self._pinned)
         return self._told != before
 
@@ -192,10 +204,10 @@ class PostgresReader:
         now = next((edition for edition in found if edition.edition == before.edition), None)
         if not newest and now is not None and now.generation <= before.generation + 1:
             return before if now.generation > before.generation else now  # the same one: indexes may be new
-        if live.spec != before.spec:
+        if not newest and live.spec != before.spec:
             raise IndexMismatchError(
                 f"{self._location.shown} was made anew with another model, {live.model.model!r}.",
-                hint="Open the index again.",
+                hint="Open it again, and search with vectors of that model.",
             )
         return live
 
@@ -263,19 +275,27 @@ def _nearest(
 def _matching(
     connection: Connection, state: Edition, words: Sequence[str], k: int, chosen: _Filter
 ) -> list[Hit]:
-    """First among the chunks with the rarer words; among all with any, if these are too few."""
+    """First among the chunks with the rarest words, then among more, until none that was left out can be better.
+
+    Words that are in very many chunks end the search before that: what is left out then has none but these.
+    """
     frequencies = dict(_all(connection, state, sql.FREQUENCIES, {"words": list(words)})) if words else {}
     if not frequencies:
         return []
     connection.execute(sql.PLAIN)
+    average = state.words / max(1, state.chunks)
     found: list[Any] = []
-    for whole in (False, True):
-        average = state.words / max(1, state.chunks)
-        bm25 = ranking(frequencies, chunks=state.chunks, average=average, whole=whole)
-        statement = named(sql.MATCHING, state.edition, score=bm25.score, seen=sql.SEEN, where=chosen.where)
-        parameters = {**_seen(state), **chosen.parameters, **bm25.parameters, "k": k}
-        found = _all(connection, state, statement, parameters)
-        if bm25.whole or len(found) >= k:
+    query = ""
+    for room in (FEW, MANY, sum(frequencies.values())):
+        bm25 = ranking(frequencies, chunks=state.chunks, average=average, room=room)
+        if bm25.parameters["query"] != query:
+            query = bm25.parameters["query"]
+            statement = named(
+                sql.MATCHING, state.edition, score=bm25.score, seen=sql.SEEN, where=chosen.where
+            )
+            parameters = {**_seen(state), **chosen.parameters, **bm25.parameters, "k": k}
+            found = _all(connection, state, statement, parameters)
+        if bm25.missed == 0 or (len(found) == k and (room == MANY or found[-1][4] >= bm25.missed)):
             break
     return _shown(connection, state, found)
 

@@ -59,7 +59,8 @@ CREATE_TABLES = (
         digest bytea NOT NULL,
         chunks integer NOT NULL,
         skipped text NOT NULL,
-        failed integer NOT NULL
+        failed integer NOT NULL,
+        held integer NOT NULL DEFAULT 0              -- chunks that are in the tables and have not gone
     )
     """,
     "CREATE INDEX ON files_{n} USING hash (path)",
@@ -137,7 +138,11 @@ SAVE_FILE = """
         inode = excluded.inode, digest = excluded.digest, chunks = excluded.chunks, skipped = excluded.skipped,
         failed = excluded.failed
 """
-REMOVE_FILES = "UPDATE files_{n} SET removed = true WHERE id = ANY(%(files)s)"
+REMOVE_FILES = "UPDATE files_{n} SET removed = true, held = 0 WHERE id = ANY(%(files)s)"
+HELD = "UPDATE files_{n} SET held = %s WHERE id = %s AND held <> %s"
+EMPTIED = """
+    UPDATE files_{n} SET held = 0 WHERE id = ANY(%(files)s) AND chunks = 0 AND held > 0 RETURNING id
+"""
 OUTDATE = """
     INSERT INTO gone_{n} SELECT id, %(generation)s + 1 FROM chunks_{n} WHERE file = ANY(%(files)s) AND id <= %(mark)s
     ON CONFLICT DO NOTHING
@@ -190,7 +195,7 @@ PUBLISH = """
     UPDATE editions SET status = 'live', changed = false, generation = generation + 1, about = about_next,
         mark = greatest(mark, (SELECT max(id) FROM words_{n})),
         chunks = (SELECT coalesce(sum(chunks), 0) FROM counts_{n}),
-        files = (SELECT count(*) FROM files_{n} WHERE chunks > 0 AND NOT removed),
+        files = (SELECT count(*) FROM files_{n} WHERE held > 0),
         words = words + (SELECT coalesce(sum(length), 0) FROM words_{n} WHERE id > mark)
             - (SELECT coalesce(sum(length), 0) FROM words_{n} JOIN gone_{n} USING (id) WHERE died > generation)
     WHERE edition = {n} RETURNING *
@@ -262,9 +267,9 @@ AT = """
     JOIN texts_{n} t ON t.id = c.id
     WHERE path = %(path)s AND first_line <= %(line)s AND last_line >= %(line)s AND c.id <= %(mark)s
         AND c.id NOT IN (SELECT id FROM gone_{n} WHERE died <= %(generation)s)
-    ORDER BY first_char DESC LIMIT 1
+    ORDER BY last_char - first_char, first_char LIMIT 1
 """
-PATHS = "SELECT id, path, chunks FROM files_{n}"
+PATHS = "SELECT id, path, held FROM files_{n}"
 COUNTS = "SELECT language, kind, chunks FROM counts_{n} WHERE chunks > 0"
 FREQUENCIES = "SELECT word, chunks FROM frequencies_{n} WHERE word = ANY(%(words)s) AND chunks > 0"
 BYTES = "SELECT " + " + ".join(f"pg_total_relation_size('{table}')" for table in TABLES)

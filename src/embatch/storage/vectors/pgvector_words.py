@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from embatch.storage.vectors.matching import document_words
@@ -30,8 +30,8 @@ _MOST_COUNTED = 64
 _MOST_WORDS = 32
 """Of a query: the rarest. More is a text, not a question, and costs time for each chunk that is looked at."""
 
-_SELECTED = 20_000
-"""Chunks that are scored at most, unless one word has more: those with the rarer words of the query."""
+FEW, MANY = 4000, 20_000
+"""Chunks that are scored at first and at most: those with the rarest words of the query, unless one word has more."""
 
 # ts_rank of one word that occurs n times is (1 + 1/4 + ... + 1/n²) · 6/π²: halfway between two is the border.
 _SHARES = [sum(6 / (math.pi * i) ** 2 for i in range(1, n + 1)) for n in range(_MOST_COUNTED + 1)]
@@ -50,8 +50,8 @@ class Ranking:
     """An expression of SQL over a row of `words`."""
     parameters: Mapping[str, Any]
     """`query`, what selects rows, and what the score needs."""
-    whole: bool
-    """Whether every chunk with any of the words is selected."""
+    missed: float
+    """A chunk that is not selected scores less than this; 0.0 if all with any of the words are."""
 
 
 def words_of(chunk: Chunk) -> Counter[str]:
@@ -66,29 +66,26 @@ def as_tsvector(words: Mapping[str, int]) -> str:
     )
 
 
-def ranking(frequencies: Mapping[str, int], *, chunks: int, average: float, whole: bool = False) -> Ranking:
+def ranking(frequencies: Mapping[str, int], *, chunks: int, average: float, room: int) -> Ranking:
     """BM25 for a query.
 
     Args:
         frequencies: the query's words, and in how many chunks each is; at least one.
         chunks: how many there are.
         average: words of a chunk on average.
-        whole: select every chunk that has any of the words, however many these are.
+        room: select the chunks with the rarest words while they are so many at most, the first word's always.
     """
     rarest = sorted(frequencies, key=lambda word: (frequencies[word], word))[:_MOST_WORDS]
-    selected = rarest[:1]
-    room = _SELECTED - frequencies[rarest[0]]
-    for word in rarest[1:]:
-        room -= frequencies[word]
-        if whole or room >= 0:
-            selected.append(word)
-    parameters: dict[str, Any] = {"average": max(average, 1.0), "query": _any_of(selected)}
+    selected = max(1, sum(total <= room for total in accumulate(frequencies[word] for word in rarest)))
+    parameters: dict[str, Any] = {"average": max(average, 1.0), "query": _any_of(rarest[:selected])}
+    idf: list[float] = []
     for number, word in enumerate(rarest):
         found = frequencies[word]
+        idf.append(math.log1p(max(0.0, chunks - found + 0.5) / (found + 0.5)))
         parameters[f"word_{number}"] = _quoted(word)
-        parameters[f"idf_{number}"] = math.log1p(max(0.0, chunks - found + 0.5) / (found + 0.5))
+        parameters[f"idf_{number}"] = idf[-1]
     score = " + ".join(_TERM.replace("_I)", f"_{number})") for number in range(len(rarest)))
-    return Ranking(score, parameters, len(selected) == len(rarest))
+    return Ranking(score, parameters, (K1 + 1) * sum(idf[selected:]))
 
 
 _POSITIONS = ["", *(",".join(map(str, range(1, n + 1))) for n in range(1, _MOST_COUNTED + 1))]

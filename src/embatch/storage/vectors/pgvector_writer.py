@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import psycopg
 
 from embatch.chunks import FileState
-from embatch.errors import IndexBusyError, SearchIndexError, UsageError
+from embatch.errors import IndexBusyError, UsageError
 from embatch.storage.vectors import pgvector_sql as sql
 from embatch.storage.vectors.pgvector_connect import Location, errors, vector_of
 from embatch.storage.vectors.pgvector_editions import drop_old, edition_to_write, rows
@@ -107,24 +108,35 @@ class PostgresWriter:
         return found
 
     def replace(self, files: Sequence[FileState], chunks: Sequence[Chunk], vectors: FloatArray) -> None:
-        """Drop all chunks of these files and add `chunks`, and note the states, all in one transaction."""
-        if vectors.shape != (len(chunks), self.spec.dimensions):
-            raise UsageError(
-                f"{len(chunks)} chunks need vectors of the shape {(len(chunks), self.spec.dimensions)}, "
-                f"not {vectors.shape}."
-            )
+        """Drop all chunks of these files and add `chunks`, and note the states, all in one transaction.
+
+        Raises:
+            UsageError: the vectors are not one a chunk, or not of the model's size, or not finite; or a chunk is of
+                none of the files.
+            DiskFullError: the server has no space left.
+        """
+        self._check(files, chunks, vectors)
+        held = Counter(chunk.path for chunk in chunks)
         with self._transaction() as connection:
             ids = self._save(connection, files)
             self._outdate(connection, list(ids.values()))
             first = self._next_id
-            self._copy(connection, first, [ids[chunk.path] for chunk in chunks], chunks, vectors)
+            if chunks:
+                self._copy(connection, first, [ids[chunk.path] for chunk in chunks], chunks, vectors)
+            with connection.cursor() as cursor:
+                numbers = [(held[path], id_, held[path]) for path, id_ in ids.items()]
+                cursor.executemany(self._named(sql.HELD), numbers)
         self._ids.update(ids)
         self._next_id = first + len(chunks)
 
     def note(self, files: Sequence[FileState]) -> None:
-        """Note states of files whose chunks are as they were."""
+        """Note states of files whose chunks are as they were; those of files that have none any more are dropped."""
         with self._transaction() as connection:
             ids = self._save(connection, files)
+            numbers = {"files": list(ids.values())}
+            emptied = [row[0] for row in connection.execute(self._named(sql.EMPTIED), numbers)]
+            if emptied:
+                self._outdate(connection, emptied)
         self._ids.update(ids)
 
     def remove(self, paths: Sequence[str]) -> None:
@@ -161,6 +173,16 @@ class PostgresWriter:
         """Release it, and let another writer in."""
         with self._lock:
             self._connection.close()
+
+    def _check(self, files: Sequence[FileState], chunks: Sequence[Chunk], vectors: FloatArray) -> None:
+        strangers = {chunk.path for chunk in chunks} - {state.path for state in files}
+        if strangers:
+            raise UsageError(f"chunks of {min(strangers)!r} were given without its state")
+        if chunks and vectors.shape != (len(chunks), self.spec.dimensions):
+            expected = (len(chunks), self.spec.dimensions)
+            raise UsageError(f"vectors of the shape {expected} are needed, not {vectors.shape}")
+        if not np.isfinite(vectors).all():
+            raise UsageError("a vector holds NaN or infinity: chunks without a vector are left out")
 
     def _lock_index(self) -> None:
         name = hashlib.blake2b(f"embatch {self._location.schema}".encode(), digest_size=8).digest()
@@ -234,7 +256,7 @@ class PostgresWriter:
     def _transaction(self) -> Iterator[Connection]:
         with self._lock, errors(self._location):
             if self._connection.closed and not self._connection.broken:
-                raise SearchIndexError("The index was changed after it was closed.", hint="Open it again.")
+                raise UsageError("the index was closed", hint="Keep it open while it is used.")
             with self._connection.transaction():
                 yield self._connection
 
