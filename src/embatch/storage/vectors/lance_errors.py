@@ -43,6 +43,9 @@ def load_lance() -> Any:
         MissingExtraError: it is not installed.
     """
     os.environ.setdefault("LANCE_LOG", "error")  # read when it is imported
+    os.environ.setdefault(
+        "LANCE_INCLUDE_VECTOR_CENTROIDS", "false"
+    )  # statistics of an index need not hold it
     try:
         import lance
     except ImportError as error:

@@ -7,6 +7,7 @@ state has in common with the one before is not read again.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from embatch.chunks import Where
     from embatch.types import FloatArray
 
-LIMIT_BYTES = 128 << 20
-"""Larger tables get a vector index: reading this much takes about 0.2 s, which the first query waits for."""
+LIMIT_BYTES = 64 << 20
+"""Larger tables get a vector index: reading this much takes about 0.1 s, which the first query waits for."""
+_READERS = 4  # threads
 _QUERIES = 64  # at a time: bounds the scores in memory
+_TOGETHER = 4  # from so many on, one product of matrices is faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,9 @@ class Block:
     """The rows of one fragment."""
 
     vectors: FloatArray
-    """`(n, dim)`, of unit length."""
+    """`(n, dim)`, as they were stored."""
+    scales: FloatArray
+    """`(n,)`: one divided by the length of each; 0 for a vector of zeros."""
     row_ids: npt.NDArray[np.uint64]
     paths: Labels
     languages: Labels
@@ -77,11 +82,14 @@ class Matrix:
     def load(cls, dataset: Any, dimensions: int, former: Matrix | None = None) -> Matrix:
         """The vectors of this version; what `former` has of them is taken from there."""
         kept = {} if former is None else former.blocks
-        blocks = {}
-        for fragment in dataset.get_fragments():
-            key = repr(fragment.metadata)  # names its files, that of its deleted rows included
-            blocks[key] = kept.get(key) or _read(fragment, dimensions)
-        return cls(blocks)
+        # What a fragment says of itself names its files, that of its deleted rows included.
+        fragments = {repr(fragment.metadata): fragment for fragment in dataset.get_fragments()}
+        missing = [key for key in fragments if key not in kept]
+        with ThreadPoolExecutor(_READERS) as pool:
+            fresh = dict(
+                zip(missing, pool.map(lambda key: _read(fragments[key], dimensions), missing), strict=True)
+            )
+        return cls({key: kept[key] if key in kept else fresh[key] for key in fragments})
 
     def search(self, vectors: FloatArray, k: int, where: Where) -> list[list[tuple[int, float]]]:
         """Position in the table and cosine of the `k` nearest rows to each of `(q, dim)`, best first."""
@@ -89,7 +97,7 @@ class Matrix:
         found: list[list[tuple[int, float]]] = []
         for first in range(0, len(vectors), _QUERIES):
             queries = normalized(vectors[first : first + _QUERIES])
-            parts = [queries @ block.vectors.T for block in self._blocks]
+            parts = [_products(queries, block.vectors) * block.scales for block in self._blocks]
             scores = np.concatenate(parts, axis=1) if parts else np.empty((len(queries), 0), np.float32)
             found += [_best(row, k, allowed) for row in scores]
         return found
@@ -106,6 +114,14 @@ class Matrix:
             for block in self._blocks
         ]
         return np.flatnonzero(np.concatenate(masks)) if masks else None
+
+
+def _products(queries: FloatArray, vectors: FloatArray) -> FloatArray:
+    """`(q, n)`: the product of each query with each vector."""
+    if len(queries) >= _TOGETHER:
+        return queries @ vectors.T
+    # BLAS would have its threads wait for each other at every block, which takes long where others use the processor.
+    return np.stack([np.einsum("nd,d->n", vectors, query) for query in queries])
 
 
 def best(scores: FloatArray, k: int) -> Sequence[int]:
@@ -127,8 +143,12 @@ def _best(scores: FloatArray, k: int, allowed: npt.NDArray[np.int64] | None) -> 
 
 def _read(fragment: Any, dimensions: int) -> Block:
     table = fragment.to_table(columns=["vector", "path", "language", "kind"], with_row_id=True)
+    # Lance leaves them at odd addresses, from which numpy would copy them again for each product.
+    vectors = np.require(to_vectors(table["vector"], dimensions), requirements=["ALIGNED"])
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     return Block(
-        vectors=normalized(to_vectors(table["vector"], dimensions)),
+        vectors=vectors,
+        scales=np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0),
         row_ids=table["_rowid"].to_numpy(),
         paths=Labels.of(table["path"]),
         languages=Labels.of(table["language"]),

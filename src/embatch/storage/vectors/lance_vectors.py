@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from embatch.types import FloatArray, ModelSpec
 
 NAME = "vectors"
-GOAL = 0.95
-"""Recall at 10 that an index must have on the sample."""
+GOAL = 0.97
+"""Recall at 10 that an index must have on the sample. What is promised is 0.95."""
 
 _LIST_ROWS = 1000
 _SAMPLE = 200
 _AT = 10
 _PROBES = 16
-_REFINES = (4, 12)
+_REFINE = 4
 _EQUAL = 1e-5  # cosines that differ by less are one rank
 _BATCH_ROWS = 8192
 
@@ -63,7 +63,7 @@ def _build(dataset: Any, spec: ModelSpec, rows: int) -> VectorIndex:
         kind="IVF_FLAT" if spec.dimensions % 8 else "IVF_RQ",
         partitions=max(rows // _LIST_ROWS, 1),
         probes=_PROBES,
-        refine=_REFINES[0],
+        refine=_REFINE,
         rows=rows,
         recall=0.0,
     )
@@ -92,13 +92,13 @@ def _tuned(dataset: Any, spec: ModelSpec, index: VectorIndex) -> VectorIndex:
 
 
 def _settings(index: VectorIndex) -> Iterator[VectorIndex]:
+    """Ever more probes; more candidates only when all lists are looked at, as they cost more and rarely find more."""
     probes = min(index.probes, index.partitions)
-    while True:
-        for refine in _REFINES:
-            yield replace(index, probes=probes, refine=refine)
-        if probes == index.partitions:
-            return
+    while probes < index.partitions:
+        yield replace(index, probes=probes)
         probes = min(probes * 3 // 2, index.partitions)
+    for refine in (_REFINE, 4 * _REFINE, 16 * _REFINE):
+        yield replace(index, probes=probes, refine=refine)
 
 
 def _queries(dataset: Any, spec: ModelSpec, *, rows: int) -> FloatArray:
