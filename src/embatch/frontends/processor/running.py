@@ -95,6 +95,7 @@ class Run:
                         yield progress
                 if (block := task.result()) is None:
                     break
+                task = None
                 self._take(block)
         finally:
             await self._end(task, blocks)
@@ -159,8 +160,15 @@ class Run:
             await asyncio.wait({task}, timeout=_STOP_S)
         if task is not None and not task.done():
             _log.warning("the iterable of chunks hangs: its thread is left behind")
-        else:
-            if task is not None and not task.cancelled():
-                task.exception()  # looked at, or the loop complains
+        elif task is not None:
+            await self._rest(task, blocks)
             await asyncio.to_thread(blocks.close)  # type: ignore[attr-defined]  # a generator
         await self._drive.ended()
+
+    async def _rest(self, task: asyncio.Future[Block | None], blocks: Iterator[Block]) -> None:
+        """Keep what a run that was left has finished: it may have been paid for. A run that has ended has no more."""
+        with contextlib.suppress(Exception):  # what ended the run is what is told
+            while (block := task.result()) is not None:
+                self._take(block)
+                task = asyncio.ensure_future(asyncio.to_thread(next, blocks, None))
+                await asyncio.wait({task})
