@@ -1,8 +1,8 @@
 """Which neighbouring units of a text go into one chunk, so that an edit moves only the borders near it.
 
-Used by `search/chunks`, where a changed file is to cost the chunks that were changed. `packing` fills chunks from left to
-right and so moves all that follow an edit; here neighbours are merged wherever the border between them is a worse one
-than those next to it. Nothing is tokenised here, and nothing is cut: that is done before.
+Used by `search/chunks`, where a changed file is to cost the chunks that were changed. `packing` fills chunks from left
+to right and so moves all that follow an edit; here neighbours are merged wherever the border between them is a worse
+one than those next to it. Nothing is tokenised here, and nothing is cut: that is done before.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from zlib import crc32
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROUNDS = 12
-"""Neighbours are merged so often at most. A round merges a third or more of what can be merged, so that 12 fill a chunk
-from a hundred units; few are needed in practice."""
+ROUNDS = 20
+"""Neighbours are merged so often at most. A round merges about a third of what can be merged, so that a chunk is filled
+from hundreds of units; few rounds are needed in practice."""
+
+_ANY = 12
+"""From this round on all borders count as equally good: ones that get better and better would take too many rounds."""
 
 _SHUT = 1 << 62  # above every key: this border stays
+_CHOICE = (1 << 32) - 1  # the bits of a key that content chooses
 
 
 class Unit(NamedTuple):
@@ -52,7 +56,9 @@ def pack_stable(units: Sequence[Unit], *, limit: int, wall: int | None = None) -
     starts = list(range(len(units)))
     tokens = [unit.tokens for unit in units]
     keys = _borders(units, _SHUT if wall is None else wall)
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
+        if turn == _ANY:
+            keys = [key if key == _SHUT else key & _CHOICE for key in keys]
         merged = _lowest(_keys(tokens, keys, limit))
         if not merged:
             break
