@@ -84,6 +84,13 @@ MODELS: tuple[EmulatedModel, ...] = (
         price=Price(individual=0.10, batch=0.05, output_individual=0.40, output_batch=0.20),
     ),
     EmulatedModel(
+        name="gemini-2.5-pro",
+        provider="gemini",
+        verb="generate",
+        item_tokens=1_048_576,
+        price=Price(individual=1.25, batch=0.625, output_individual=10.0, output_batch=5.0),
+    ),
+    EmulatedModel(
         name="text-embedding-3-small",
         provider="openai",
         dimensions=1536,
@@ -102,6 +109,20 @@ MODELS: tuple[EmulatedModel, ...] = (
         provider="openai",
         dimensions=1536,
         price=Price(individual=0.10, batch=0.05),
+    ),
+    EmulatedModel(
+        name="gpt-5-mini",
+        provider="openai",
+        verb="generate",
+        item_tokens=272_000,
+        price=Price(individual=0.25, batch=0.125, output_individual=2.0, output_batch=1.0),
+    ),
+    EmulatedModel(
+        name="gpt-5-nano",
+        provider="openai",
+        verb="generate",
+        item_tokens=272_000,
+        price=Price(individual=0.05, batch=0.025, output_individual=0.40, output_batch=0.20),
     ),
     EmulatedModel(
         name="gpt-4o-mini",

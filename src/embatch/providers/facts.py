@@ -94,13 +94,23 @@ def facts_for(
     entry = _entry(data, model)
     if variant:
         entry = _varied(entry, data["variants"].get(variant, {}))
-    quota = _quota(entry, model, tier or data["tier"].get(provider)) if not variant else {}
+    if variant and tier is not None:
+        raise UsageError(
+            f"a tier {tier!r} says nothing of {model} at {variant.title()}: quotas there are the project's own",
+            hint="Leave it out: the quotas are learned.",
+        )
+    quota = {} if variant else _quota(entry, model, tier, data["tier"].get(provider))
     return _model_facts(entry, provider, name, quota, data.get("as_of", ""))
 
 
 def is_known(model: str, *, facts_file: Path | None = None) -> bool:
     """Whether the facts name this very model, and not only its provider."""
     return model in _facts(facts_file)["models"]
+
+
+def known_models(*, facts_file: Path | None = None) -> tuple[str, ...]:
+    """The names of all models that the facts know, `compatible:` and other patterns left out."""
+    return tuple(name for name in _facts(facts_file)["models"] if not name.endswith("*"))
 
 
 def tiers_of(model: str, *, facts_file: Path | None = None) -> tuple[str, ...]:
@@ -129,9 +139,14 @@ def _varied(entry: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return _merged(entry, changes)
 
 
-def _quota(entry: Mapping[str, Any], model: str, tier: str | None) -> Mapping[str, Any]:
-    tiers = entry.get("tiers", {})
+def _quota(entry: Mapping[str, Any], model: str, asked: str | None, usual: str | None) -> Mapping[str, Any]:
+    tiers, tier = entry.get("tiers", {}), asked or usual
     if not tiers:
+        if asked is not None:
+            raise UsageError(
+                f"{model} has no tiers that are known, so that {asked!r} says nothing",
+                hint="Leave it out: the quotas are learned. Or describe them in a file of facts.",
+            )
         return {}
     if tier not in tiers:
         raise UsageError(f"{model} has no tier {tier!r}", hint=f"Choose one of: {', '.join(tiers)}.")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.fake_provider import FakeProvider, facts, vector
 
+from embatch.engine.lanes.clock import Clock
 from embatch.errors import GoalError, ProviderError
 from embatch.remote import ErrorKind, Goal, JobLimits, JobRow, JobState
 
@@ -305,7 +306,7 @@ def test_a_job_that_nobody_took_holds_no_money(lanes: OpenLanes, cause: OSError 
 
     provider = FakeProvider(before_submit=before_submit, before_find=lambda: looked.append(1))
     price = 50 * 2 * 1.0e-6
-    embedder = lanes(provider, "batch", goal=Goal(budget=2.2 * price))
+    embedder = lanes(provider, "batch", goal=Goal(budget=2.2 * price), clock=Clock(100))
     if cause is None:
         with pytest.raises(GoalError, match="budget"):
             embedder.embed(texts(50))
