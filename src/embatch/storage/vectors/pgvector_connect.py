@@ -92,13 +92,11 @@ class Location:
         try:
             parameters = psycopg.conninfo.conninfo_to_dict(conninfo)
         except psycopg.Error:
-            raise UsageError(
-                "The location of the index is not of the form postgresql://user@host:port/database#name.",
-                hint="Write signs such as @ : / ? # in a name or password as %40 %3A %2F %3F %23.",
-            ) from None  # the library's message repeats parts of the location
-        server = str(parameters.get("host", "localhost"))
-        if "port" in parameters:
-            server = f"{server}:{parameters['port']}"
+            raise _malformed() from None  # the library's message repeats parts of the location
+        server, port = str(parameters.get("host", "localhost")), str(parameters.get("port", ""))
+        if "@" in server or not re.fullmatch(r"[\d,]*", port):  # then they are parts of a password
+            raise _malformed()
+        server = f"{server}:{port}" if port else server
         shown = f"postgresql://{server}/{parameters.get('dbname', '')}#{name}"
         return cls(parameters={**_DEFAULTS, **parameters}, schema=name, shown=shown)
 
@@ -206,6 +204,13 @@ class Pool:
                 self._free.append(connection)
                 return
         connection.close()
+
+
+def _malformed() -> UsageError:
+    return UsageError(
+        "The location of the index is not of the form postgresql://user@host:port/database#name.",
+        hint="Write signs such as @ : / ? # in a name or password as %40 %3A %2F %3F %23.",
+    )
 
 
 def vector_of(data: bytes) -> FloatArray:
