@@ -173,13 +173,13 @@ class LanceReader:
             SearchIndexError: there is none any more, or it cannot be read.
         """
         now = self._now()
-        if lance_state.load(self._location).version == now.published.version:
+        if lance_state.load(self._location) == now.published:
             return False
         fresh = self._open(now)
         with self._lock:
             if self._snapshot is not None:
                 self._snapshot = fresh
-        return fresh.published.version != now.published.version
+        return fresh.published != now.published
 
     def close(self) -> None:
         """Release it."""

@@ -54,7 +54,6 @@ class LanceWriter:
     def __init__(self, location: Path, *, spec: ModelSpec, fresh: bool = False) -> None:
         self.spec = spec
         self._location = location
-        self._changed = False
         with ExitStack() as stack:
             _lock(location, stack)
             with store_errors(location):
@@ -77,9 +76,7 @@ class LanceWriter:
     def describe(self, about: Mapping[str, str]) -> None:
         """Keep these words with it; readers see them from the next `publish` on."""
         with store_errors(self._location):
-            if dict(about) != self._manifest.about:
-                self._manifest.describe(about)
-                self._changed = True
+            self._manifest.describe(about)
 
     def files(self) -> dict[str, FileState]:
         """Everything that is in it, by path."""
@@ -111,7 +108,6 @@ class LanceWriter:
                 self._known.add(chunks)
             self._manifest.note(files, held)
             self._orphans = self._surplus()
-        self._changed = True
 
     def note(self, files: Sequence[FileState]) -> None:
         """Note states of files whose chunks are as they were: only touched, or without any."""
@@ -123,13 +119,11 @@ class LanceWriter:
             self._manifest.note(
                 files, {path: rows for path, rows in held.items() if path not in set(emptied)}
             )
-        self._changed = True
 
     def remove(self, paths: Sequence[str]) -> None:
         """Drop these files and their chunks."""
         with store_errors(self._location):
             self._drop(list(paths))
-        self._changed = True
 
     def publish(self) -> None:
         """Bring the indexes up to date and let readers see everything, in one step.
@@ -137,35 +131,38 @@ class LanceWriter:
         Raises:
             DiskFullError: no space is left; readers see what they saw before.
         """
-        now = self._published
-        if (
-            now is not None
-            and not self._changed
-            and not self._orphans
-            and now.version == self._dataset.version
-        ):
-            return
         with store_errors(self._location):
             if self._orphans:
                 self._drop_orphans()
+            now, draft = self._published, self._draft()
+            if draft == now:
+                return
+            lance_state.save(self._location, draft)
+            self._published = draft
+            if now is None or now.version != draft.version:
+                clean(self._dataset, kept=[version for version, _ in draft.earlier])
+                self._known.rebase(self._dataset)
+
+    def _draft(self) -> Published:
+        """What is to be published now, the indexes brought up to date if the table has changed."""
+        now = self._published
+        index = None if now is None else now.vector_index
+        earlier = () if now is None else now.earlier
+        if now is None or now.version != self._dataset.version:
             compact(self._dataset)
             keep_text_index(self._dataset)
-            index = keep_vector_index(self._dataset, self.spec, None if now is None else now.vector_index)
-            files, rows = self._manifest.totals()
-            earlier = retained((*now.earlier, (now.version, time.time()))) if now is not None else ()
-            self._published = Published(
-                version=self._dataset.version,
-                spec=self.spec,
-                chunks=rows,
-                files=files,
-                about=self._manifest.about,
-                vector_index=index,
-                earlier=earlier,
-            )
-            lance_state.save(self._location, self._published)
-            clean(self._dataset, kept=[version for version, _ in earlier])
-        self._changed = False
-        self._known.rebase(self._dataset)
+            index = keep_vector_index(self._dataset, self.spec, index)
+            earlier = () if now is None else retained((*earlier, (now.version, time.time())))
+        files, rows = self._manifest.totals()
+        return Published(
+            version=self._dataset.version,
+            spec=self.spec,
+            chunks=rows,
+            files=files,
+            about=self._manifest.about,
+            vector_index=index,
+            earlier=earlier,
+        )
 
     def close(self) -> None:
         """Release it, and let another writer in."""
