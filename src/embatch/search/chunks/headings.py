@@ -63,7 +63,7 @@ def _title(text: str) -> str:
 
 
 _FENCE = re.compile(r"[ \t]*(?:>[ \t]*)?(`{3,}|~{3,})([^\n]*)")
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+([^\n]*?))??(?:[ \t]+#+)?[ \t]*\n?\Z")
+_ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t\n]|\Z)")
 _SETEXT = re.compile(r" {0,3}(={2,}|-{2,})[ \t]*\n?\Z")
 _ITEM = re.compile(r"[ \t]*(?:[-*+•]|\d{1,9}[.)]|#\.)[ \t]+\S")
 _NO_TITLE = "|>-*+=#`~:<"  # a line that begins so is no heading's text
@@ -123,7 +123,7 @@ class _Markdown:
             yield Block(start, _paragraph(line), by_line=True)
         elif bare[0] == "#" and (heading := _ATX.match(line)):
             self._after_blank = True
-            yield _heading(start, len(heading[1]), heading[2] or "")
+            yield _heading(start, len(heading[1]), _without_closing(line[heading.end() :]))
         elif self._in_table:
             if not was_table:
                 yield Block(start, Rank.PARAGRAPH, by_line=True)
@@ -135,6 +135,13 @@ class _Markdown:
                 yield block
             else:
                 self._held = block
+
+
+def _without_closing(title: str) -> str:
+    """Without the `#` that may close a heading."""
+    bare = title.strip()
+    rest = bare.rstrip("#")
+    return rest if not rest or rest[-1] in " \t" else bare
 
 
 def _heading(start: int, level: int, title: str) -> Block:
@@ -218,7 +225,7 @@ def _adorned(text: str, headings: _Adorned) -> Iterator[Block]:
 
 
 _PAGE_BORDER = re.compile(
-    rf"{HEADING}(#{{1,6}}) ([^{HEADING}]{{0,1000}}+){HEADING}|[{LINE}{HEADING}][\s{LINE}]*+(?!{HEADING}#)"
+    rf"{HEADING}(#{{1,6}}) ([^{HEADING}]{{0,1000}}+){HEADING}|[{LINE}{HEADING}][^\S{HEADING}]*+"
 )
 
 

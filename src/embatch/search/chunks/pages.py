@@ -39,6 +39,7 @@ _TAG = re.compile(
     r"""<(?:(/?)([A-Za-z][A-Za-z0-9-]*+)(?:[^<>"']++|"[^"]*+"|'[^']*+'|<){0,300}+>|[!?][^>]*+>)"""
 )
 _SPACES = re.compile(r"[ \t\f\v\r]+")
+_LINE_ENDS = re.compile(r" ?\n ?")
 _MARKS = str.maketrans({LINE: " ", HEADING: " "})
 
 
@@ -83,7 +84,8 @@ class _Page:
         if name in _HEADINGS:
             self._heading(name, opens=opens)
         elif name in _BLOCKS:
-            self._out.append(LINE)
+            if self._out[-1:] != [LINE]:
+                self._out.append(LINE)
             self._preformatted += (name == "pre") * (1 if opens else -1)
         elif name in _CELLS:
             self._out.append(" ")
@@ -123,4 +125,6 @@ class _Page:
         if "&" in text:
             text = "\n".join(unescape(line).replace("\n", " ") for line in text.split("\n"))
         text = text.translate(_MARKS) if LINE in text or HEADING in text else text
-        self._out.append(text if self._preformatted > 0 else _SPACES.sub(" ", text))
+        if self._preformatted <= 0:
+            text = _LINE_ENDS.sub("\n", _SPACES.sub(" ", text))
+        self._out.append(text)

@@ -26,8 +26,9 @@ _RANKS = {
     Border.PARAGRAPH: Rank.INNER,
     Border.HEADING: Rank.INNER,
 }
-_LINE_START = re.compile(r"\n((?:[ \t]*+\n)*+)(?=[ \t]*+\S)")  # indentation stays with its line
-_WORD_START = re.compile(r"(\S+)\s+(?=\S)")
+# Each consumes what it has looked at, so that a text of nothing but one character takes linear time.
+_LINE_END = re.compile(r"\n((?:[ \t]*+\n)*+)")  # indentation stays with its line
+_WORD = re.compile(r"(\S++)\s*+")
 _ONE_IN_WORDS = 4
 _ONE_IN_CHARS = 8
 _JOINED = "\u200d\ufe0f"
@@ -70,27 +71,30 @@ def _count(text: str, pieces: list[Piece], limits: Limits, count: Count) -> None
     for at, (start, end, rank, tokens, step) in enumerate(pieces):
         if tokens >= 0:
             continue
-        part = text[start:end].strip() if end - start <= limits.chars else ""
-        if part:
+        part = text[start:end].strip()
+        if part and len(part) <= limits.chars:
             bare[at] = part
         else:
-            pieces[at] = Piece(
-                start, end, rank, 0 if end - start <= limits.chars else limits.tokens + 1, step
-            )
+            pieces[at] = Piece(start, end, rank, limits.tokens + 1 if part else 0, step)
     for at, tokens in zip(bare, count_all(bare.values(), count), strict=True):
         start, end, rank, _, step = pieces[at]
         pieces[at] = Piece(start, end, rank, max(1, tokens - limits.added), step)
 
 
 def cut(text: str, piece: Piece) -> list[Piece]:
-    """Finer pieces of one, their tokens unknown: by the next step that finds a border, at the latest by characters."""
+    """Finer pieces of one, their tokens unknown: by the next step that finds a border, at the latest by characters.
+
+    White space at its ends is not cut: it costs nothing, and there can be much of it.
+    """
+    part = text[piece.start : piece.end]
+    start, end = piece.end - len(part.lstrip()), piece.start + len(part.rstrip())
     for step in range(piece.step, len(_STEPS)):
-        places = list(_STEPS[step](text, piece.start, piece.end))
+        places = list(_STEPS[step](text, start, end))
         if places:
             starts = [(piece.start, piece.rank), *places]
-            ends = [*(start for start, _ in places), piece.end]
+            ends = [*(at for at, _ in places), piece.end]
             return [
-                Piece(start, end, rank, -1, step + 1) for (start, rank), end in zip(starts, ends, strict=True)
+                Piece(at, behind, rank, -1, step + 1) for (at, rank), behind in zip(starts, ends, strict=True)
             ]
     return [piece]
 
@@ -101,26 +105,26 @@ def _by_sentence(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _by_line(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    for match in _LINE_START.finditer(text, start, end):
+    for match in _LINE_END.finditer(text, start, end):
         if match.end() < end:
             yield match.end(), int(Rank.INNER if match[1] else Rank.SENTENCE)
 
 
 def _by_some_words(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    for match in _WORD_START.finditer(text, start, end):
+    for match in _WORD.finditer(text, start, end):
         if match.end() < end and crc32(match[1].encode("utf-8", "surrogatepass")) % _ONE_IN_WORDS == 0:
             yield match.end(), int(Rank.WORD)
 
 
 def _by_word(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    for match in _WORD_START.finditer(text, start, end):
+    for match in _WORD.finditer(text, start, end):
         if match.end() < end:
             yield match.end(), int(Rank.WORD)
 
 
 def _by_some_characters(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    for at in range(start + 1, end):
-        mixed = ord(text[at - 1]) * 0x9E3779B1 ^ (ord(text[at - 2]) * 0x85EBCA6B if at - 2 >= start else 0)
+    for at in range(start + 2, end):  # two characters choose; with fewer, a run of one would lose its first
+        mixed = ord(text[at - 1]) * 0x9E3779B1 ^ ord(text[at - 2]) * 0x85EBCA6B
         if (mixed >> 7) % _ONE_IN_CHARS == 0 and not _glued(text, at):
             yield at, int(Rank.CHARACTER)
 

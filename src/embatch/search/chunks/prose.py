@@ -85,7 +85,10 @@ class _Cutter:
     def chunks(self) -> list[Chunk]:
         spans: list[_Span] = []
         run: list[tuple[_Span, int]] = []  # sections that fit, with their tokens
-        for span, tokens in self._counted([self._section(at) for at in range(len(self._sections))]):
+        sections = [self._section(at) for at in range(len(self._sections))]
+        for span, tokens in self._counted(
+            sections, min(self._limits.chars, self._limits.tokens * _MANY_CHARS)
+        ):
             if tokens <= self._limits.tokens:
                 run.append((span, tokens))
                 continue
@@ -100,14 +103,12 @@ class _Cutter:
         section = self._sections[at]
         return _Span(section.start, section.end, at, at)
 
-    def _counted(self, spans: Sequence[_Span]) -> Iterator[tuple[_Span, int]]:
-        """Each with its tokens as embedded; more than the limit for what is clearly too long."""
-        most = min(self._limits.chars, self._limits.tokens * _MANY_CHARS)
-        short = [span.end - span.start <= most for span in spans]
-        texts = (self._embedded(span) for span, counted in zip(spans, short, strict=True) if counted)
-        tokens = count_all((text or "." for text in texts), self._count)
-        for span, counted in zip(spans, short, strict=True):
-            yield span, next(tokens) if counted else self._limits.tokens + 1
+    def _counted(self, spans: Sequence[_Span], most_chars: int) -> Iterator[tuple[_Span, int]]:
+        """Each with its tokens as embedded; more than the limit for what has more characters."""
+        texts = [self._embedded(span) for span in spans]
+        tokens = count_all((text or "." for text in texts if len(text) <= most_chars), self._count)
+        for span, text in zip(spans, texts, strict=True):
+            yield span, next(tokens) if len(text) <= most_chars else self._limits.tokens + 1
 
     def _joined(self, run: Sequence[tuple[_Span, int]]) -> list[_Span]:
         """Sections with small neighbours that stand under the same heading, or under the one before them."""
@@ -168,7 +169,7 @@ class _Cutter:
         open_at = list(range(len(spans)))
         while open_at:
             todo = [(at, span) for at in open_at for span in settled[at]]
-            tokens = [tokens for _, tokens in self._counted([span for _, span in todo])]
+            tokens = [tokens for _, tokens in self._counted([span for _, span in todo], self._limits.chars)]
             again: dict[int, list[_Span]] = {at: [] for at in open_at}
             changed = set()
             for (at, span), size in zip(todo, tokens, strict=True):
@@ -211,10 +212,8 @@ class _Cutter:
 
     def _finer(self, span: _Span) -> tuple[tuple[int, int], ...]:
         """Places within what was thought to be one."""
-        text = self._text[span.start : span.end]
-        lead = len(text) - len(text.lstrip())
-        bare = Piece(span.start + lead, span.start + len(text.rstrip()), 0, -1)
-        return tuple((piece.start, piece.rank) for piece in cut(self._text, bare)[1:])
+        whole = Piece(span.start, span.end, 0, -1)
+        return tuple((piece.start, piece.rank) for piece in cut(self._text, whole)[1:])
 
     def _context(self, span: _Span) -> str:
         """What the chunk does not hold itself of the headings above it."""
@@ -225,14 +224,17 @@ class _Cutter:
 
     def _path(self, span: _Span) -> tuple[tuple[str, ...], bool]:
         """The headings that all of it stands under, and whether it begins with the last of them."""
-        first = self._sections[span.first]
-        path = first.path
-        for section in self._sections[span.first + 1 : span.last + 1]:
+        first, begin = span.first, span.start
+        while first < span.last and not self._sections[first].path:  # what stands before the first heading
+            first, begin = first + 1, self._sections[first].end
+        head = self._sections[first]
+        path = head.path
+        for section in self._sections[first + 1 : span.last + 1]:
             shared = 0
             while shared < min(len(path), len(section.path)) and path[shared] == section.path[shared]:
                 shared += 1
             path = path[:shared]
-        return path, first.own and span.start == first.start and path == first.path
+        return path, head.own and begin == head.start and path == head.path
 
     def _embedded(self, span: _Span) -> str:
         text = self._text[span.start : span.end].strip()
