@@ -18,16 +18,21 @@ if TYPE_CHECKING:
     from embatch.errors import EmbatchError, ItemError, ItemsFailedError
     from embatch.frontends.embedder import Embedder, EmbedResult
     from embatch.frontends.one_call import embed
+    from embatch.frontends.processor.code_chunks import load_code_chunks
+    from embatch.frontends.processor.processor import BatchEmbeddingProcessor
+    from embatch.frontends.searching.index import Index
     from embatch.frontends.sentence_transformer import BatchTuner, SentenceTransformerEmbedder
     from embatch.types import BadItem, Block, Item, ItemFailure, ModelSpec, Report
 
 __all__ = [
     "BadItem",
+    "BatchEmbeddingProcessor",
     "BatchTuner",
     "Block",
     "EmbatchError",
     "EmbedResult",
     "Embedder",
+    "Index",
     "Item",
     "ItemError",
     "ItemFailure",
@@ -37,12 +42,16 @@ __all__ = [
     "SentenceTransformerEmbedder",
     "__version__",
     "embed",
+    "load_code_chunks",
 ]
 
 _HOME = {
     "embatch.errors": ["EmbatchError", "ItemError", "ItemsFailedError"],
     "embatch.frontends.embedder": ["EmbedResult", "Embedder"],
     "embatch.frontends.one_call": ["embed"],
+    "embatch.frontends.processor.code_chunks": ["load_code_chunks"],
+    "embatch.frontends.processor.processor": ["BatchEmbeddingProcessor"],
+    "embatch.frontends.searching.index": ["Index"],
     "embatch.frontends.sentence_transformer": ["BatchTuner", "SentenceTransformerEmbedder"],
     "embatch.types": ["BadItem", "Block", "Item", "ItemFailure", "ModelSpec", "Report"],
 }  # module -> public names that it defines

@@ -12,7 +12,19 @@ import embatch
 from embatch import errors
 from embatch.errors import EmbatchError
 
-HEAVY = ["numpy", "openvino", "torch", "tokenizers", "pyarrow", "rich", "click", "huggingface_hub", "sqlite3"]
+HEAVY = [
+    "lance",
+    "tree_sitter",
+    "numpy",
+    "openvino",
+    "torch",
+    "tokenizers",
+    "pyarrow",
+    "rich",
+    "click",
+    "huggingface_hub",
+    "sqlite3",
+]
 
 
 def test_every_public_name_is_there() -> None:
@@ -45,6 +57,6 @@ def test_every_error_answers_the_three_questions(kind: type[EmbatchError]) -> No
     assert kind.scope in {"item", "request", "job", "run"}
     assert isinstance(kind.retryable, bool)
     assert kind.default_hint
-    assert kind.exit_code in {1, 2, 3, 4, 5, 6, 7, 8, 130}
+    assert kind.exit_code in {1, 2, 3, 4, 5, 6, 7, 8, 9, 130}
     assert errors.__doc__ is not None
     assert kind.__name__ in errors.__doc__

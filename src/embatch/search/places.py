@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embatch.errors import SourceNotFoundError, UsageError
+from embatch.errors import IndexNotFoundError, SourceNotFoundError
 from embatch.storage.sources.listing import to_key
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Place:
         A folder may be given as the index itself, or as the folder that has one.
 
         Raises:
-            UsageError: there is none.
+            IndexNotFoundError: there is none.
         """
         if location is not None and is_url(location):
             return location
@@ -67,7 +67,7 @@ class Place:
             return str(folder / FOLDER if (folder / FOLDER).is_dir() else folder)
         found = above(start)
         if found is None:
-            raise UsageError(
+            raise IndexNotFoundError(
                 f"No index at or above {str(start)!r}.",
                 hint="Make one with `embatch index PATH`, or name it with --index.",
             )

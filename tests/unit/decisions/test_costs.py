@@ -30,8 +30,8 @@ def terms(goal: Goal | None = None, known: ModelFacts | None = None) -> Terms:
 def test_outlooks_hold_together(items: int, item_tokens: int) -> None:
     """Every way sends every text, times are ordered, and prices are those of the facts."""
     tokens = items * item_tokens
-    auto, individual, batch = outlook(terms(), items, tokens)
-    for one in (auto, individual, batch):
+    auto, individual, batch, hybrid = outlook(terms(), items, tokens)
+    for one in (auto, individual, batch, hybrid):
         assert one.call_items + one.job_items == items
         assert 0 <= one.seconds_p10 <= one.seconds_p50 <= one.seconds_p90
         assert one.afforded
@@ -42,6 +42,7 @@ def test_outlooks_hold_together(items: int, item_tokens: int) -> None:
     assert individual.jobs == 0
     assert individual.calls >= items / 10
     assert batch.calls == 0
+    assert hybrid.call_items == min(items, 5)
 
 
 def test_few_texts_go_by_calls_and_many_as_jobs() -> None:

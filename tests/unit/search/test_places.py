@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from embatch.errors import SourceNotFoundError, UsageError
+from embatch.errors import IndexNotFoundError, SourceNotFoundError
 from embatch.search.places import FOLDER, Place, above, root_of
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
 
 def test_without_an_index_above_the_way_out_is_said(tmp_path: Path) -> None:
     """A query far from any index says how one is made."""
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(IndexNotFoundError) as caught:
         Place.to_read(None, tmp_path)
     assert "embatch index" in caught.value.hint
 
