@@ -92,7 +92,7 @@ class ServiceModel(RemoteModel):
         *,
         settings: LaneSettings,
         attempts: int,
-        clock: Clock | None,
+        clock: Clock,
         full: bool,
     ) -> None:
         super().__init__(provider, settings=settings, clock=clock)
@@ -131,7 +131,7 @@ class ServiceDrive:
         concurrent: int,
         max_retries: int,
         price: float | None,
-        clock: Clock | None = None,
+        clock: Clock,
     ) -> None:
         settings = LaneSettings(strategy="individual", parallel=concurrent)
         self._model = ServiceModel(

@@ -14,6 +14,7 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from embatch.engine.lanes.clock import Clock
 from embatch.errors import UsageError
 from embatch.frontends.processor.intake import Rows
 from embatch.frontends.processor.running import Run, Wake
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
-    from embatch.engine.lanes.clock import Clock
     from embatch.frontends.embedder import Embedder
     from embatch.frontends.processor.drives import Drive
     from embatch.frontends.processor.intake import Chunks
@@ -78,7 +78,7 @@ class BatchEmbeddingProcessor:
         self._retry_delay = _number("retry_delay", retry_delay, 0.0)
         self._timeout_s = _number("timeout", timeout, 0.001)
         self._price = None if price is None else _number("price", price, 0.0)
-        self._clock = clock
+        self._clock = clock or Clock()
         self._service, self._embedder = _told_apart(embedding_service)
         self._own: Embedder | None = None
         self._lock = threading.Lock()
@@ -195,6 +195,7 @@ class BatchEmbeddingProcessor:
             facts_of(self._service, self._batch_size),
             Verdicts(max_retries=self._max_retries, retry_delay=self._retry_delay),
             loop=loop,
+            clock=self._clock,
             timeout_s=self._timeout_s,
             notify=wake.notify,
         )

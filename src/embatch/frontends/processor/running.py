@@ -85,18 +85,20 @@ class Run:
             BaseException: what the source of the chunks raised, after the last progress.
         """
         blocks = self._drive.blocks(self._rows)
-        task: asyncio.Future[Block | None] | None = None
+        task = self._next(blocks)
+        ended = False
         try:
-            while True:
-                task = asyncio.ensure_future(asyncio.to_thread(next, blocks, None))
+            while not ended:
                 while not task.done():
                     await self._wake.wait(task)
                     if not task.done() and (progress := self._look()) is not None:
                         yield progress
-                if (block := task.result()) is None:
-                    break
-                task = None
-                self._take(block)
+                ended = (block := task.result()) is None
+                if block is not None:
+                    self._take(block)
+                    task = self._next(blocks)
+                    if (progress := self._look()) is not None:
+                        yield progress
         finally:
             await self._end(task, blocks)
         yield self._last()
@@ -150,19 +152,22 @@ class Run:
         values = {field.name: getattr(look, field.name) for field in fields(Progress)}
         return BatchProgress(**values, batches_processed=batches, results=results)
 
-    async def _end(self, task: asyncio.Future[Block | None] | None, blocks: Iterator[Block]) -> None:
+    def _next(self, blocks: Iterator[Block]) -> asyncio.Future[Block | None]:
+        return asyncio.ensure_future(asyncio.to_thread(next, blocks, None))
+
+    async def _end(self, task: asyncio.Future[Block | None], blocks: Iterator[Block]) -> None:
         """Stop what is under way, and wait for its end."""
         for _ in range(_STOPS):
-            if task is None or task.done():
-                break
             self._rows.stop()
             self._drive.stop()
+            if task.done():
+                break
             await asyncio.wait({task}, timeout=_STOP_S)
-        if task is not None and not task.done():
-            _log.warning("the iterable of chunks hangs: its thread is left behind")
-        elif task is not None:
+        if task.done():
             await self._rest(task, blocks)
             await asyncio.to_thread(blocks.close)  # type: ignore[attr-defined]  # a generator
+        else:
+            _log.warning("the iterable of chunks hangs: its thread is left behind")
         await self._drive.ended()
 
     async def _rest(self, task: asyncio.Future[Block | None], blocks: Iterator[Block]) -> None:
@@ -170,5 +175,5 @@ class Run:
         with contextlib.suppress(Exception):  # what ended the run is what is told
             while (block := task.result()) is not None:
                 self._take(block)
-                task = asyncio.ensure_future(asyncio.to_thread(next, blocks, None))
+                task = self._next(blocks)
                 await asyncio.wait({task})

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +20,7 @@ from embatch.remote import CallAnswer, CallLimits, ErrorKind, ModelFacts
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from embatch.engine.lanes.clock import Clock
     from embatch.frontends.processor.answers import Answer
     from embatch.frontends.processor.verdicts import Verdicts
     from embatch.remote import Work
@@ -71,6 +71,7 @@ class ServiceProvider(CallsOnly):
         facts: of it; see `facts_of`.
         verdicts: what its failures mean.
         loop: the caller's event loop: the service is awaited there.
+        clock: the time to live by.
         timeout_s: after which a call counts as lost.
         notify: called when a call has ended, in any thread.
     """
@@ -85,6 +86,7 @@ class ServiceProvider(CallsOnly):
         verdicts: Verdicts,
         *,
         loop: asyncio.AbstractEventLoop,
+        clock: Clock,
         timeout_s: float,
         notify: Callable[[], None],
     ) -> None:
@@ -95,6 +97,7 @@ class ServiceProvider(CallsOnly):
         self.verdicts = verdicts
         self._service: Any = service
         self._loop = loop
+        self._clock = clock
         self._timeout_s = timeout_s
         self._notify = notify
         self._lock = threading.Lock()
@@ -105,14 +108,14 @@ class ServiceProvider(CallsOnly):
     def call(self, texts: Sequence[str], work: Work, *, timeout_s: float) -> CallAnswer:
         """One call of the service, from a thread of the engine."""
         del work, timeout_s  # the caller of the processor says how long a call may take
-        sent_at = time.monotonic()
+        sent_at = self._clock.now()
         try:
             answer = read_answer(self._asked(list(texts)), len(texts))
         except BaseException as error:
             if self.stopped:
                 raise cancelled() from error
             with self._lock:
-                verdict = self.verdicts.judge(texts, error, sent_at=sent_at, now=time.monotonic())
+                verdict = self.verdicts.judge(texts, error, sent_at=sent_at, now=self._clock.now())
             raise verdict from error
         else:
             return self._kept(texts, answer)
@@ -155,7 +158,7 @@ class ServiceProvider(CallsOnly):
         task = asyncio.ensure_future(self._generated(texts))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
-        done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
+        done, _ = await asyncio.wait({task}, timeout=self._clock.real(self._timeout_s))
         if not done:
             task.cancel()  # not waited for: it may refuse
             raise TimeoutError(f"no answer within {self._timeout_s:g} s")
