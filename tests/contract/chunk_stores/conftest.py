@@ -5,10 +5,12 @@ Another kind of store joins the suite with an entry in `KINDS`, and tests that i
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 from tests.contract.chunk_stores.memory_store import MemoryStore
+from tests.integration.pgvector.server import shared_server
 
 from embatch.types import ModelSpec
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from embatch.chunks import ChunkReader, ChunkWriter
 
 SPEC = ModelSpec(model="test/model", revision="1", dimensions=16, max_tokens=64)
+
+_NUMBERS = count(1)
 
 
 class Place(Protocol):
@@ -62,9 +66,15 @@ def lance(request: pytest.FixtureRequest) -> Place:
     return AtLocation(str(folder / "index"))
 
 
+def pgvector(_: pytest.FixtureRequest) -> Place:
+    """An index of its own in the one server; the test is skipped where none can be started."""
+    return AtLocation(f"{shared_server().url()}#contract_{next(_NUMBERS)}")
+
+
 KINDS: dict[str, Callable[[pytest.FixtureRequest], Place]] = {
     "memory": lambda _: InMemory(),
     "lance": lance,
+    "pgvector": pgvector,
 }
 
 

@@ -106,10 +106,19 @@ def test_a_database_without_the_extension(server: Server, spec: ModelSpec) -> No
     url = server.url("bare", user="plain")
     assert isinstance(refusal(url), IndexNotFoundError)
     assert "CREATE EXTENSION vector" in (refusal(url, spec).hint or "")
-    server.run("CREATE EXTENSION vector", database="bare")
+    server.run(
+        "CREATE SCHEMA extensions",
+        "CREATE EXTENSION vector SCHEMA extensions",
+        "GRANT USAGE ON SCHEMA extensions TO plain",
+        database="bare",
+    )
     assert "GRANT" in (refusal(url, spec).hint or "")
     server.run("GRANT CREATE ON DATABASE bare TO plain", database="bare")
-    open_writer(url, spec=spec).close()
+    writer = open_writer(url, spec=spec)
+    writer.publish()
+    writer.close()
+    with pytest.raises(UsageError, match="closed"):
+        writer.publish()
 
 
 def test_another_encoding(server: Server, spec: ModelSpec) -> None:

@@ -5,8 +5,8 @@ the door: it opens readers and writers by a location. It makes no vectors; the l
 
 A location is `postgresql://user@host:port/database#name`. The name, `embatch` unless it is given, is the schema in
 which the index has its tables: a database holds any number of them. Everything before the `#` is libpq's: a password is
-better kept in `PGPASSWORD` or `~/.pgpass`. A writer needs a session of its own: a pool that hands its connections
-from client to client after each transaction cannot hold its lock.
+better kept in `PGPASSWORD` or `~/.pgpass`. Sessions must be its own: a pool that hands its connections from client to
+client after each transaction keeps neither a writer's lock nor the settings.
 """
 
 from __future__ import annotations

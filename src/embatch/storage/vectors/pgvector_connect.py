@@ -45,15 +45,18 @@ _DEFAULTS = {
     "keepalives_interval": 10,
     "application_name": "embatch",
 }
+# Memory for a hash of the chunks that have gone: compared one by one, many of them would take minutes.
 _SESSION = """
     SELECT set_config('search_path', quote_ident(%(schema)s) || coalesce((
         SELECT ', ' || quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace
         WHERE extname = 'vector'), ''), false),
-        set_config('jit', 'off', false), set_config('statement_timeout', '0', false),
+        set_config('jit', 'off', false), set_config('work_mem', '64MB', false),
+        set_config('statement_timeout',
+            CASE WHEN %(writes)s THEN '0' ELSE current_setting('statement_timeout') END, false),
         current_setting('server_encoding'), (SELECT extversion FROM pg_extension WHERE extname = 'vector')
 """
 # A server that was waiting for a killed client would hold its lock until the statement ends.
-_NOTICE_DEATH = "SET client_connection_check_interval = 1000"
+_NOTICE_DEATH = "SET client_connection_check_interval = 500"
 _ADD_EXTENSION = "CREATE EXTENSION IF NOT EXISTS vector"
 
 
@@ -123,7 +126,9 @@ class Location:
             ):  # servers before 14, and some systems, have no such setting
                 connection.execute(_NOTICE_DEATH)
             self._add_extension(connection)
-        *_, encoding, version = connection.execute(_SESSION, {"schema": self.schema}).fetchone()
+        *_, encoding, version = connection.execute(
+            _SESSION, {"schema": self.schema, "writes": writes}
+        ).fetchone()
         if encoding != "UTF8":
             raise SearchIndexError(
                 f"The database of {self.shown} is encoded in {encoding}, and an index needs UTF8.",
@@ -200,10 +205,14 @@ class Pool:
 
     def _put(self, connection: Connection) -> None:
         with self._lock:
-            if not self._closed and not connection.closed:
+            broken = [connection] if self._closed or connection.closed else []
+            if not broken:
                 self._free.append(connection)
-                return
-        connection.close()
+            elif not self._closed:  # the others are as old, and the server may have gone
+                broken += self._free
+                self._free = []
+        for session in broken:
+            session.close()
 
 
 def _malformed() -> UsageError:

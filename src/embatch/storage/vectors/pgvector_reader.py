@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,6 +71,7 @@ class PostgresReader:
     def __init__(self, url: str) -> None:
         self._location = Location.parse(url)
         self._pool = Pool(self._location)
+        weakref.finalize(self, self._pool.close)  # for those who forget
         self._lock = threading.Lock()
         self._state: Edition | None = None
         self._files: _Files | None = None

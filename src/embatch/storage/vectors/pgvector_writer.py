@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import weakref
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from embatch.chunks import Chunk
     from embatch.types import FloatArray, ModelSpec
 
-_LOCK_WAIT = "2s"  # the server notices within a second that a killed writer is gone
+_LOCK_WAIT = "1s"  # the server notices within half of it that a killed writer is gone
 _KNOWN_AT_ONCE = 4096
 _ANALYZE_SHARE = 0.1  # the planner's numbers are refreshed when so much of the table is new
 
@@ -57,6 +58,7 @@ class PostgresWriter:
         self._location = Location.parse(url)
         self._lock = threading.RLock()
         self._connection = self._location.connect(writes=True)
+        weakref.finalize(self, self._connection.close)  # for those who forget
         try:
             with errors(self._location):
                 self._lock_index()
@@ -151,7 +153,7 @@ class PostgresWriter:
 
     def publish(self) -> None:
         """Let readers see everything. What takes long, the indexes, is made before; the rest is one transaction."""
-        with self._lock, errors(self._location):
+        with self._open():
             (state,) = self._states()
             if not state.changed:
                 return
@@ -254,11 +256,15 @@ class PostgresWriter:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        with self._open(), self._connection.transaction():
+            yield self._connection
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
         with self._lock, errors(self._location):
             if self._connection.closed and not self._connection.broken:
                 raise UsageError("the index was closed", hint="Keep it open while it is used.")
-            with self._connection.transaction():
-                yield self._connection
+            yield
 
     def _named(self, statement: str, **parts: int) -> str:
         return named(statement, self._state.edition, **parts)
