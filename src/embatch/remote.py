@@ -285,6 +285,9 @@ class JobView:
     """Billed, where the provider says so."""
 
 
+URGENT = 5
+"""Items of a hybrid run that go by calls at least, unless said otherwise: somebody waits for them."""
+
 HURRY, NO_HURRY = 0.10, 0.01
 """Dollars an hour: of whoever sets a deadline, and of whoever sets no goal. At the second, some dozens of ordinary
 texts are the border between calls and a job, and large piles go at the price of jobs."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from embatch.decisions.lanes.calls import CallLane
 from embatch.decisions.lanes.choice import View, choose, evaluate, seconds_of
+from embatch.remote import URGENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,13 +104,14 @@ def view_of(terms: Terms, items: int, tokens: int) -> View:
     )
 
 
-def outlook(terms: Terms, items: int, tokens: int) -> list[LaneOutlook]:
+def outlook(terms: Terms, items: int, tokens: int, *, head: int = URGENT) -> list[LaneOutlook]:
     """What to expect of each strategy that the model allows; `auto` first, which is what it would choose.
 
     Args:
         terms: see there.
         items: texts.
         tokens: of all of them, as the provider will count.
+        head: texts that a hybrid sends by calls at least.
     """
     if items <= 0:
         return []
@@ -117,6 +119,7 @@ def outlook(terms: Terms, items: int, tokens: int) -> list[LaneOutlook]:
     found = [_told(terms, view, "auto", choose(view)), _told(terms, view, "individual", evaluate(view, 0))]
     if view.may_job:
         found.append(_told(terms, view, "batch", _only_jobs(view)))
+        found.append(_told(terms, view, "hybrid", _hybrid(view, head)))
     return found
 
 
@@ -142,6 +145,11 @@ def _only_jobs(view: View) -> Plan:
     """All as jobs, however long they take."""
     alone = replace(view, may_call=False, eager=False, left_s=math.inf, memo={}, ended=[])
     return evaluate(alone, view.waiting)
+
+
+def _hybrid(view: View, head: int) -> Plan:
+    """A head by calls, and as much of the rest as jobs as the deadline allows."""
+    return choose(replace(view, eager=False, memo={}, ended=[]), least_calls=head, rule="jobs")
 
 
 def _told(terms: Terms, view: View, name: StrategyName, plan: Plan) -> LaneOutlook:

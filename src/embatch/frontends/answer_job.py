@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from embatch.storage.sources import Sources
     from embatch.types import Item, LaneReport
 
+PROMPT_COLUMN = "prompt"
+"""Where prompts are looked for first in tables, before the usual names of texts."""
 _PLAIN, _PACKED = (".jsonl", ".ndjson"), (".jsonl.gz", ".ndjson.gz")
 _GZIP_LEVEL = 6
 

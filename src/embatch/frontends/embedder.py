@@ -96,6 +96,7 @@ class Embedder:
         budget: dollars that one call must not go over.
         hour_worth: dollars that an hour of waiting is worth, when `auto` weighs time against money.
         base_url: of the provider's API, if it is not the provider's own; needed for `compatible:NAME`.
+        tier: of the account at the provider, such as `free` or `2`: decides its quotas; that of the facts otherwise.
         api_key: of the provider; from the environment otherwise.
         client: the provider's SDK client, configured, to be used instead of one of embatch's own.
         lanes: all settings of the lanes at once, instead of strategy and goals.
@@ -129,6 +130,7 @@ class Embedder:
         budget: float | None = None,
         hour_worth: float | None = None,
         base_url: str | None = None,
+        tier: str | None = None,
         api_key: str | None = None,
         client: object | None = None,
         lanes: LaneSettings | None = None,
@@ -161,6 +163,7 @@ class Embedder:
                 budget=budget,
                 hour_worth=hour_worth,
                 base_url=base_url,
+                tier=tier,
                 api_key=api_key,
                 client=client,
                 lanes=lanes,

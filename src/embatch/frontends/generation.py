@@ -73,6 +73,7 @@ def open_generating(
     base_url: str | None = None,
     api_key: str | None = None,
     client: object | None = None,
+    tier: str | None = None,
     settings: LaneSettings | None = None,
     keep_learned: bool = True,
 ) -> GeneratingModel:
@@ -83,7 +84,7 @@ def open_generating(
         MissingExtraError: the provider's SDK is not installed.
         ProviderError: no key was given.
     """
-    provider = open_provider(model, base_url=base_url, api_key=api_key, client=client)
+    provider = open_provider(model, base_url=base_url, api_key=api_key, client=client, tier=tier)
     try:
         return GeneratingModel(
             provider,

@@ -49,6 +49,7 @@ class RemoteOptions:
     budget: float | None = None
     hour_worth: float | None = None
     base_url: str | None = None
+    tier: str | None = None
     api_key: str | None = None
     client: object | None = None
     lanes: LaneSettings | None = None
@@ -150,6 +151,7 @@ def _open_remote(
         backend = RemoteModel.open(
             model,
             base_url=options.base_url,
+            tier=options.tier,
             api_key=options.api_key,
             client=options.client,
             settings=options.settings(),

@@ -55,6 +55,7 @@ def planned_model(
     *,
     facts: ModelFacts | None = None,
     dimensions: int | None = None,
+    tier: str | None = None,
 ) -> RemoteModel:
     """The model of this name, to be reckoned with. `dimensions` stand in where the model's are not known.
 
@@ -64,7 +65,12 @@ def planned_model(
     from embatch.frontends.remote import RemoteModel
     from embatch.providers.registry import facts_for
 
-    found = facts or facts_for(model)
+    found = facts or facts_for(model, tier=tier)
+    if found.prices is not None and found.prices.output_individual > 0:
+        raise UsageError(
+            f"{model} answers prompts: what its answers cost cannot be said before they are there",
+            hint="Play the run with `embatch rehearse`, and send a few prompts with `embatch generate` and a --budget.",
+        )
     if not found.dimensions:
         if dimensions is None:
             raise UsageError(

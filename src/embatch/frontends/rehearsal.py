@@ -2,22 +2,27 @@
 
 Each rehearsal is the run itself, over real HTTP on loopback, with the same windows, strategy, pacing and ledger, at an
 emulated provider with the model's limits and with latencies, outages and stalls drawn from the published evidence.
-Texts do not leave the machine. Vectors are made short: they are thrown away.
+Texts do not leave the machine. Vectors are made short: they are thrown away. Prompts are answered by the emulator, so
+that the price of answers is that of its own, a line or two long.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from embatch.engine.lanes.clock import Clock
 from embatch.errors import EmbatchError, MissingExtraError
+from embatch.frontends.generation import GenerateRun, GeneratingModel
 from embatch.frontends.jobs import split_by
 from embatch.frontends.planning import ReadOnly
 from embatch.frontends.remote import LaneSettings, RemoteModel
 from embatch.frontends.remote_host import RemoteHost
 from embatch.storage.cache import MemoryStore
+from embatch.storage.ledger import Ledger
+from embatch.types import BadItem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +31,9 @@ if TYPE_CHECKING:
     from embatch.emulator.catalog import ProviderName
     from embatch.emulator.options import Quotas
     from embatch.frontends.jobs import SplitRule
-    from embatch.remote import ModelFacts
+    from embatch.remote import GenerateWork, ModelFacts
     from embatch.storage.learned import LearnedFacts
-    from embatch.types import BadItem, Item, LaneReport, Overlong
+    from embatch.types import Item, LaneReport, Overlong
 
 KEY = "rehearsal"
 _DIMENSIONS = 128  # fewer numbers to send around: they are not looked at
@@ -63,6 +68,8 @@ def rehearse(  # noqa: PLR0913  # one argument for each choice that a user has
     rule: SplitRule | None = None,
     overlong: Overlong = "truncate",
     task: str | None = None,
+    tier: str | None = None,
+    generate: GenerateWork | None = None,
     learned: LearnedFacts | None = None,
 ) -> Rehearsed:
     """Play the run once.
@@ -77,6 +84,8 @@ def rehearse(  # noqa: PLR0913  # one argument for each choice that a user has
         rule: how texts longer than the model are split; None leaves them whole.
         overlong: as for `Embedder`.
         task: as for `Embedder`.
+        tier: that the facts are of.
+        generate: what is asked for each text of a model that answers prompts; None for one that makes vectors.
         learned: what earlier runs learned, to begin with; it is not changed.
 
     Raises:
@@ -96,13 +105,16 @@ def rehearse(  # noqa: PLR0913  # one argument for each choice that a user has
     with emulator_class(_EMULATED[facts.provider], options=options) as emulator:
         from embatch.providers.registry import open_provider
 
-        provider = open_provider(model, base_url=emulator.url, api_key=KEY)
+        provider = open_provider(model, base_url=emulator.url, api_key=KEY, tier=tier)
         kept = None if learned is None else ReadOnly(learned)
-        remote = RemoteModel(provider, settings=settings, learned=kept, clock=Clock(time_scale))
-        try:
-            failed, lanes, error = _play(remote, rows, rule, overlong, task)
-        finally:
-            remote.close()
+        clock = Clock(time_scale)
+        if generate is not None:
+            answering = GeneratingModel(provider, settings=settings, learned=kept, clock=clock)
+            with closing(answering):
+                failed, lanes, error = _answer(answering, rows, generate)
+        else:
+            with closing(RemoteModel(provider, settings=settings, learned=kept, clock=clock)) as remote:
+                failed, lanes, error = _embed(remote, rows, rule, overlong, task)
         dollars = emulator.billing(entries=False).dollars
     return Rehearsed(
         seed=seed,
@@ -115,7 +127,25 @@ def rehearse(  # noqa: PLR0913  # one argument for each choice that a user has
     )
 
 
-def _play(
+def _answer(
+    model: GeneratingModel, rows: Sequence[Item | BadItem], work: GenerateWork
+) -> tuple[int, LaneReport, str | None]:
+    ledger = Ledger.open(None, fingerprint="", about={})
+    run = GenerateRun(model, work, ledger=ledger, collect=True)
+    prompts = ((row.key, row.error if isinstance(row, BadItem) else row.text) for row in rows)
+    failed, error = 0, None
+    try:
+        for _, answer in run.run(prompts):
+            failed += isinstance(answer, EmbatchError)
+    except EmbatchError as raised:
+        error = str(raised)
+    if run.stopped_by is not None:
+        error = str(run.stopped_by)
+    ledger.close()
+    return failed, replace(run.report), error
+
+
+def _embed(
     remote: RemoteModel,
     rows: Sequence[Item | BadItem],
     rule: SplitRule | None,

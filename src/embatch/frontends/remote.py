@@ -31,7 +31,7 @@ from embatch.errors import ProviderError, UsageError
 from embatch.frontends.lane_checks import check_budget, check_settings
 from embatch.providers.registry import open_provider
 from embatch.providers.work import check_work, estimate_tokens, resolve_task, work_spec
-from embatch.remote import EmbedWork, Goal
+from embatch.remote import URGENT, EmbedWork, Goal
 from embatch.types import CostRule, LaneReport, Limits, Tokenized
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class LaneSettings:
         threshold: with `auto`, a fixed rule: fewer items than this go by calls, others as a job. None decides by cost.
         goal: deadline, budget, and what an hour of waiting is worth.
         parallel: calls at once at most.
-        head: with `hybrid`, how many items at least go at once.
+        head: with `hybrid`, how many items at least go at once; None is `URGENT`.
         max_job_items: items of a job at most.
         poll_s: seconds between two looks at a job. None: the older the job, the longer.
         patience_s: seconds after which a run that is not done ends with `StillRunningError`, its jobs left as they are.
@@ -70,7 +70,7 @@ class LaneSettings:
     threshold: int | None = None
     goal: Goal = dataclasses.field(default_factory=Goal)
     parallel: int | None = None
-    head: int = 0
+    head: int | None = None
     max_job_items: int | None = None
     poll_s: float | None = None
     patience_s: float | None = None
@@ -134,6 +134,7 @@ class RemoteModel:
         api_key: str | None = None,
         client: object | None = None,
         facts_file: Path | None = None,
+        tier: str | None = None,
         settings: LaneSettings | None = None,
         keep_learned: bool = True,
     ) -> RemoteModel:
@@ -146,7 +147,7 @@ class RemoteModel:
         from embatch.storage.learned import default_learned
 
         provider = open_provider(
-            model, base_url=base_url, api_key=api_key, client=client, facts_file=facts_file
+            model, base_url=base_url, api_key=api_key, client=client, facts_file=facts_file, tier=tier
         )
         learned = default_learned() if keep_learned else None
         try:
@@ -286,9 +287,13 @@ class RemoteModel:
         if waiting.items <= 1:
             return
         with self.deciding:
-            found = outlook(self.terms(settings.goal), waiting.items, self.ratio.correct(waiting.tokens))
-        wanted = "auto" if settings.strategy == "hybrid" else settings.strategy
-        one = next((one for one in found if one.strategy == wanted), found[0])
+            found = outlook(
+                self.terms(settings.goal),
+                waiting.items,
+                self.ratio.correct(waiting.tokens),
+                head=URGENT if settings.head is None else settings.head,
+            )
+        one = next((one for one in found if one.strategy == settings.strategy), found[0])
         report.expected_seconds, report.expected_dollars = one.seconds_p50, one.dollars
 
     def conclude(self, report: LaneReport) -> None:
@@ -337,7 +342,7 @@ class RemoteModel:
             now=self.clock.now(),
             threshold=settings.threshold,
             call_limits=lambda: self.caps.limits(self.facts.call),
-            head=settings.head,
+            head=URGENT if settings.head is None else settings.head,
             max_job_items=settings.max_job_items,
         )
         watched = Watch(

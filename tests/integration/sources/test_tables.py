@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -241,3 +242,28 @@ def test_long_texts_come_in_small_batches(folder: Path, items: Items) -> None:
     """A row group of large texts is not held in memory at once; nothing is lost."""
     save("a.parquet", {"text": [str(n) * 500_000 for n in range(60)]}, compression="zstd")
     assert [len(text) for text in items("a.parquet").values()] == [500_000] * 10 + [1_000_000] * 50
+
+
+@pytest.mark.parametrize(
+    ("header", "asked", "taken"),
+    [
+        ("id,text,prompt", None, "prompt"),
+        ("id,title,Prompt", None, "Prompt"),
+        ("id,text,title", None, "text"),
+        ("id,text,prompt", "text", "text"),
+    ],
+)
+def test_a_column_may_be_more_usual_than_others(
+    tmp_path: Path, header: str, asked: str | None, taken: str
+) -> None:
+    """What a command looks for first is taken before the usual names, unless a column is named."""
+    path = tmp_path / "rows.csv"
+    path.write_text(f"{header}\n{','.join(f'the {name}' for name in header.split(','))}\n")
+    (row,) = open_sources([str(path)], text_column=asked, usual_column="prompt")
+    assert isinstance(row, Item)
+    assert row.text == f"the {taken}"
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text(json.dumps({name: f"the {name}" for name in header.split(",")}) + "\n")
+    (row,) = open_sources([str(lines)], text_column=asked, usual_column="prompt")
+    assert isinstance(row, Item)
+    assert row.text == f"the {taken}"

@@ -30,7 +30,7 @@ _OPTIONS = [
         metavar="FILE",
         help="Output: .jsonl or .jsonl.gz, one answer a line.",
     ),
-    click.option("--text-column", metavar="NAME", help="Column or field that holds the prompt."),
+    click.option("--text-column", metavar="NAME", help="Column or field with the prompt.  [prompt, text, …]"),
     click.option("--id-column", metavar="NAME", help="Column or field that names a row."),
     click.option("--system", metavar="TEXT", help="Instruction that goes with each prompt."),
     click.option(
@@ -74,7 +74,7 @@ def generate(
     one prompt each. Equal prompts are sent once. Killed at any moment, the same command goes on where it was.
     """
     from embatch.frontends import view
-    from embatch.frontends.answer_job import AnswerJob, check_answers_target
+    from embatch.frontends.answer_job import PROMPT_COLUMN, AnswerJob, check_answers_target
     from embatch.remote import GenerateWork
     from embatch.storage.sources import open_sources
 
@@ -90,7 +90,9 @@ def generate(
             return _stream(opened, work, prompt)
     assert output is not None
     check_answers_target(output)
-    found = open_sources(list(sources), text_column=text_column, id_column=id_column)
+    found = open_sources(
+        list(sources), text_column=text_column, id_column=id_column, usual_column=PROMPT_COLUMN
+    )
     with closing(_open(model, lanes)) as opened:
         job = AnswerJob(
             opened, work, found, output, settings=opened.settings, fresh=fresh, command=sys.argv[1:]
@@ -129,7 +131,7 @@ def _open(model: str, lanes: dict[str, Any]) -> GeneratingModel:
     from embatch.frontends.opening import RemoteOptions
 
     options = RemoteOptions(**with_settings(lanes, remote=True))
-    return open_generating(model, base_url=options.base_url, settings=options.settings())
+    return open_generating(model, base_url=options.base_url, tier=options.tier, settings=options.settings())
 
 
 def _stream(model: GeneratingModel, work: GenerateWork, prompt: str) -> int:

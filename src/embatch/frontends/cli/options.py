@@ -123,6 +123,11 @@ LANES = [
     ),
     click.option("--base-url", metavar="URL", help="Of the provider's API, if it is another server."),
     click.option(
+        "--tier",
+        metavar="NAME",
+        help="Of your account at the provider: free, 1, 2, … It decides the quotas.  [1]",
+    ),
+    click.option(
         "--settings",
         "settings_file",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -165,6 +170,16 @@ def with_settings(options: dict[str, Any], *, remote: bool) -> dict[str, Any]:
 
     defaults = load_settings(path).defaults()
     return {**options, **{name: value for name, value in defaults.items() if options.get(name) is None}}
+
+
+def index_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the index is."""
+    return click.option(
+        "--index",
+        "location",
+        metavar="FOLDER|URL",
+        help="The index: its folder, one that has it, or postgresql://…  [the nearest]",
+    )(command)
 
 
 def target_option(*, required: bool) -> Callable[..., Any]:

@@ -33,7 +33,12 @@ def plan_embedder(*, model: str, overlong: str, **options: Any) -> Embedder:
     if options.get("calibrate") is not None:
         raise UsageError("--calibrate is for --precision int8 only", hint="Leave it out.")
     lanes = {name: options[name] for name in ("strategy", "deadline", "budget", "hour_worth")}
-    remote = planned_model(model, RemoteOptions(**lanes).settings(), dimensions=options["dimensions"])
+    remote = planned_model(
+        model,
+        RemoteOptions(**lanes).settings(),
+        dimensions=options["dimensions"],
+        tier=options.get("tier"),
+    )
     return Embedder(
         backend=remote,
         task=options["task"],
@@ -58,6 +63,7 @@ def tell_lanes(
         fields = {name: getattr(counted, name) for name in counted.__slots__ if "padded" not in name}
         fields |= {"tokens": tokens, "vector_bytes": size, "skipped": skipped, "model": embedder.spec.model}
         fields |= {"strategy": remote.settings.strategy, "outlook": [asdict(one) for one in found]}
+        fields |= {"auto_takes": _like(found[0]) if found else None}
         fields |= {"prices_as_of": remote.facts.prices.as_of if remote.facts.prices else None}
         click.echo(json.dumps(fields))
         return
@@ -87,6 +93,13 @@ def _counts(
     return [f"{name:<{width}}  {value}" for name, value in dash]
 
 
+def _like(chosen: LaneOutlook) -> str:
+    """The strategy that what `auto` chose amounts to."""
+    if not chosen.job_items:
+        return "individual"
+    return "both lanes" if chosen.call_items else "batch"
+
+
 def _table(found: list[LaneOutlook], remote: Any) -> list[str]:
     from embatch.frontends.view import dollars, duration
 
@@ -102,15 +115,15 @@ def _table(found: list[LaneOutlook], remote: Any) -> list[str]:
         lines.append(
             f"{one.strategy:<11}{one.calls:>8,}{one.jobs:>6,}{price:>10}{fast:>14}{expected:>14}{slow:>15}"
         )
+    if remote.facts.job is None:
+        lines.append(f"{remote.facts.provider}:{remote.facts.model} has no batch jobs: calls do it all.")
     goal, chosen = remote.settings.goal, found[0]
     if goal.deadline_s is not None:
         lines.append(f"The deadline of {duration(goal.deadline_s)} is met with {chosen.met:.0%} by auto.")
     if not chosen.afforded:
         lines.append(f"The budget of {dollars(goal.budget)} does not suffice for all texts.")
     split = f"{chosen.call_items:,} texts by calls, {chosen.job_items:,} as jobs"
-    lines.append(f"auto: {split}. Fast and slow: one run in ten each.")
+    lines.append(f"auto takes {_like(chosen)}: {split}.")
     if remote.facts.prices is not None:
-        lines.append(
-            f"Prices as of {remote.facts.prices.as_of}; jobs that do not come in time are cancelled."
-        )
+        lines.append(f"Fast and slow: one run in ten each. Prices as of {remote.facts.prices.as_of}.")
     return lines

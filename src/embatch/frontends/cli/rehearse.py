@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from embatch.frontends.rehearsal import Rehearsed
     from embatch.frontends.remote import LaneSettings
-    from embatch.remote import ModelFacts
+    from embatch.remote import GenerateWork, ModelFacts
     from embatch.types import BadItem, Item, Overlong
 
 _SECONDS, _FASTEST = 5.0, 600.0  # that a rehearsal should take, and the fastest clock
@@ -34,6 +35,10 @@ _SECONDS, _FASTEST = 5.0, 600.0  # that a rehearsal should take, and the fastest
 @target_option(required=False)
 @output_options
 @model_options
+@click.option("--system", metavar="TEXT", help="Instruction of each prompt, as for `generate`.")
+@click.option(
+    "--max-output-tokens", type=click.IntRange(1), metavar="N", help="Longest answer, as for `generate`."
+)
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True, metavar="N", help="Rehearsals.")
 @click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Of the first rehearsal.")
 @click.option(
@@ -62,6 +67,8 @@ def rehearse(
     runs: int,
     seed: int,
     time_scale: float | None,
+    system: str | None,
+    max_output_tokens: int | None,
     as_json: bool,
     quiet: bool,
     model: str,
@@ -69,9 +76,12 @@ def rehearse(
 ) -> None:
     """Play a run over a provider's model several times, and say how long it takes and what it costs.
 
-    Takes the arguments of `embed`. Nothing is sent anywhere, no key is needed, nothing is written. The provider is
-    emulated on this machine, with the model's published limits, and latencies and outages as they have been seen.
+    Takes the arguments of `embed`; with a model that answers prompts, the run is one of `generate`. Nothing is sent
+    anywhere, no key is needed, nothing is written. The provider is emulated on this machine, with the model's published
+    limits, and latencies and outages as they have been seen. Its answers to prompts are a line or two long: what real
+    ones cost beyond that is not rehearsed.
     """
+    from embatch.frontends.answer_job import PROMPT_COLUMN
     from embatch.frontends.jobs import SplitRule
     from embatch.frontends.opening import is_remote
     from embatch.frontends.rehearsal import rehearse as play
@@ -83,15 +93,18 @@ def rehearse(
         raise UsageError(
             f"{model} runs on this machine: there is nothing to rehearse", hint="Use `embatch plan`."
         )
-    facts = facts_for(model)
-    if not facts.dimensions:
+    tier = (options := with_settings(model_settings, remote=True))["tier"]
+    facts = facts_for(model, tier=tier)
+    work = _work(facts, system, max_output_tokens)
+    if not facts.dimensions and work is None:
         raise UsageError(
             f"{model} cannot be rehearsed: nothing is known of it",
             hint="Check the name; `embatch plan` with --dimensions says what can be expected.",
         )
-    settings = _settings(with_settings(model_settings, remote=True))
-    rows = list(open_sources(list(sources), text_column=text_column, id_column=id_column))
-    scale = time_scale or _scale(model, facts, settings, rows)
+    settings = _settings(options)
+    usual = None if work is None else PROMPT_COLUMN
+    rows = list(open_sources(list(sources), text_column=text_column, id_column=id_column, usual_column=usual))
+    scale = time_scale or _scale(facts, settings, rows)
     done = []
     for number in range(runs):
         one = play(
@@ -103,7 +116,9 @@ def rehearse(
             time_scale=scale,
             rule=SplitRule(overlap_tokens=overlap) if split else None,
             overlong=overlong,
-            task=model_settings["task"],
+            task=options["task"],
+            tier=tier,
+            generate=work,
             learned=default_learned(),
         )
         done.append(one)
@@ -116,6 +131,20 @@ def rehearse(
             click.echo(line)
 
 
+def _work(facts: ModelFacts, system: str | None, max_output_tokens: int | None) -> GenerateWork | None:
+    """What is asked for each prompt; None for a model that makes vectors."""
+    from embatch.remote import GenerateWork
+
+    if facts.prices is not None and facts.prices.output_individual > 0:
+        return GenerateWork(model=facts.model, system=system, max_output_tokens=max_output_tokens)
+    if system is not None or max_output_tokens is not None:
+        raise UsageError(
+            f"{facts.provider}:{facts.model} answers no prompts: --system and --max-output-tokens do nothing",
+            hint="Leave them out.",
+        )
+    return None
+
+
 def _settings(options: dict[str, Any]) -> LaneSettings:
     from embatch.frontends.hosts import refuse
     from embatch.frontends.opening import LocalOptions, RemoteOptions
@@ -126,18 +155,27 @@ def _settings(options: dict[str, Any]) -> LaneSettings:
     return RemoteOptions(**{name: options[name] for name in wanted}).settings()
 
 
-def _scale(model: str, facts: ModelFacts, settings: LaneSettings, rows: Sequence[Item | BadItem]) -> float:
+def _scale(facts: ModelFacts, settings: LaneSettings, rows: Sequence[Item | BadItem]) -> float:
     """So fast that a run takes some seconds: faster, what is done here would count as the provider's time."""
-    from embatch.decisions.costs import outlook
-    from embatch.frontends.planning import planned_model
+    from embatch.decisions.costs import Terms, outlook
+    from embatch.decisions.latency import Beliefs
+    from embatch.decisions.pacing import Pacer
     from embatch.providers.work import estimate_tokens
     from embatch.types import Item
 
     texts = [row.text for row in rows if isinstance(row, Item) and isinstance(row.text, str)]
     tokens = sum(estimate_tokens(facts, text) for text in texts)
-    found = outlook(planned_model(model, settings, facts=facts).terms(), len(texts), tokens)
-    wanted = "auto" if settings.strategy == "hybrid" else settings.strategy
-    expected = next((one.seconds_p50 for one in found if one.strategy == wanted), 0.0)
+    now = time.monotonic()
+    terms = Terms(
+        facts=facts,
+        goal=settings.goal,
+        beliefs=Beliefs.of(facts.provider),
+        pacer=Pacer(facts.rates, now=now),
+        call_limits=lambda: facts.call,
+        now=now,
+    )
+    found = outlook(terms, len(texts), tokens)
+    expected = next((one.seconds_p50 for one in found if one.strategy == settings.strategy), 0.0)
     return min(_FASTEST, max(1.0, expected / _SECONDS))
 
 

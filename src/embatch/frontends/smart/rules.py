@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Literal
 from embatch.errors import UsageError
 from embatch.frontends.arguments import one_of
 from embatch.frontends.remote import LaneSettings
-from embatch.remote import STRATEGIES, Goal
+from embatch.remote import STRATEGIES, URGENT, Goal
 
 if TYPE_CHECKING:
     from embatch.frontends.smart.outlook import Outlook
     from embatch.remote import StrategyName
 
 Threshold = int | Literal["auto"]
-URGENT = 5
-"""Requests of a hybrid run that go by calls at least, whatever the rest does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +126,7 @@ def _jobs(outlook: Outlook, lanes: LaneSettings) -> int:
     if lanes.strategy == "batch" or lanes.threshold is not None:
         return outlook.items
     if lanes.strategy == "hybrid":
-        return outlook.items - lanes.head
+        return outlook.items - (URGENT if lanes.head is None else lanes.head)
     return outlook.job_items
 
 

@@ -59,13 +59,15 @@ class Settings:
     hour_worth: float | None = None
     """Dollars."""
     base_url: str | None = None
+    tier: str | None = None
+    """Of the account at the provider."""
     model: str | None = None
     file: Path | None = None
     """Where it was read; None if there was no file."""
 
     def defaults(self) -> dict[str, Any]:
         """Strategy, goals and base URL that are set, by the names of the command line's options."""
-        names = ("strategy", "deadline", "budget", "hour_worth", "base_url")
+        names = ("strategy", "deadline", "budget", "hour_worth", "base_url", "tier")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
@@ -257,6 +259,10 @@ _LANES = {
     "budget": _DOLLARS,
     "hour_worth": _DOLLARS,
     "base_url": _TEXT,
+    "tier": _Kind(
+        "the name of a tier, such as free or 2",
+        lambda value: str(value) if _whole(value) else _TEXT.read(value),
+    ),
     "model": _TEXT,
 }
 _BATCHING = {

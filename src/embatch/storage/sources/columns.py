@@ -39,6 +39,8 @@ class Columns(NamedTuple):
 
     text: str | None = None
     id: str | None = None
+    usual: str | None = None
+    """Looked for before the usual names of a text column, where none was asked for."""
 
 
 def choose_columns(
@@ -61,10 +63,11 @@ def choose_columns(
                 f"{where} has no column {name!r}. It has: {_names(present)}.",
                 hint=f"Name one of these with {flag}.",
             )
-    text = asked.text or _usual(TEXT_COLUMNS, present) or (texts[0] if len(texts) == 1 else None)
+    usual = TEXT_COLUMNS if asked.usual is None else (asked.usual, *TEXT_COLUMNS)
+    text = asked.text or _usual(usual, present) or (texts[0] if len(texts) == 1 else None)
     if text is None:
         raise MissingColumnError(
-            f"No column of {where} has a usual name for text ({', '.join(TEXT_COLUMNS)}). "
+            f"No column of {where} has a usual name for text ({', '.join(usual)}). "
             f"It has: {_names(present)}.",
             hint="Name the column that holds the text with --text-column.",
         )

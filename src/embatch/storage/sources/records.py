@@ -64,7 +64,7 @@ def read_json_array(opened: Input, file: SourceFile, asked: Columns) -> Iterator
         first = list(islice(found, LOOKED_AT))
         columns = _columns(iter(first), asked, file.key)
     except SourceError:
-        if asked == Columns():
+        if asked == Columns(usual=asked.usual):
             return None
         raise
     return (_row(record, file.key, columns) for record in chain(first, found))
@@ -89,7 +89,7 @@ def _line_rows(
     numbered: Iterable[tuple[int, str | bytes]], key: str, columns: Columns
 ) -> Iterator[Item | BadItem]:
     """The hot loop: the usual record, an object with a text and a name, is dealt with here."""
-    text_field, id_field = columns
+    text_field, id_field = columns.text, columns.id
     for number, line in numbered:
         if not line or line.isspace():
             continue

@@ -162,6 +162,7 @@ def open_sources(
     *,
     text_column: str | None = None,
     id_column: str | None = None,
+    usual_column: str | None = None,
     stdin: BinaryIO | None = None,
     stdin_format: StdinFormat = "auto",
 ) -> Sources:
@@ -175,6 +176,7 @@ def open_sources(
         paths: files, folders, patterns, and `-` for standard input.
         text_column: the tables' column, or field, that holds the text; else the first usual name, see `columns`.
         id_column: the one that names the row.
+        usual_column: looked for before the usual names, where no `text_column` is given.
         stdin: read for `-` instead of the process's standard input.
         stdin_format: `jsonl` for records, `text` for one text a line, `auto` to tell by the first line.
 
@@ -194,7 +196,7 @@ def open_sources(
     skips = SkipLog()
     sources = Sources(
         list_files(paths, skips),
-        columns=Columns(text_column, id_column),
+        columns=Columns(text_column, id_column, usual_column),
         stdin=stdin,
         stdin_format=stdin_format,
         listed=skips,
