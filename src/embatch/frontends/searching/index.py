@@ -300,6 +300,9 @@ class Index:
                 self._running = self._shop = None
             shop.finish()
         self.last_report, self.last_run = report, shop.report
+        if shop.report is not None:  # repeats, and what a killed sync had in its journal, were not made now
+            taken = shop.report.duplicates + shop.report.cached
+            report.embedded, report.reused = report.embedded - taken, report.reused + taken
         self._rebuild = False
         self._reopen()
         return report
