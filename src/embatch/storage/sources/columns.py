@@ -63,11 +63,12 @@ def choose_columns(
                 f"{where} has no column {name!r}. It has: {_names(present)}.",
                 hint=f"Name one of these with {flag}.",
             )
-    usual = TEXT_COLUMNS if asked.usual is None else (asked.usual, *TEXT_COLUMNS)
-    text = asked.text or _usual(usual, present) or (texts[0] if len(texts) == 1 else None)
+    first = () if asked.usual is None else (asked.usual,)
+    text = asked.text or _usual(first, present) or _usual(TEXT_COLUMNS, present)
+    text = text or (texts[0] if len(texts) == 1 else None)
     if text is None:
         raise MissingColumnError(
-            f"No column of {where} has a usual name for text ({', '.join(usual)}). "
+            f"No column of {where} has a usual name for text ({', '.join((*first, *TEXT_COLUMNS))}). "
             f"It has: {_names(present)}.",
             hint="Name the column that holds the text with --text-column.",
         )
