@@ -105,8 +105,9 @@ class Chunker:
         if document.language in GRAMMARS:
             try:
                 return cut_code(document, max_tokens=max_tokens, count=self._count)
-            except MissingExtraError:
-                pass  # lines are chunks too, and the version says so once there is a grammar
+            except (MissingExtraError, ValueError):
+                # Not installed, or made for another tree-sitter: lines are chunks too, and the version tells them apart
+                pass
         return cut_lines(document, max_tokens=max_tokens, count=self._count)
 
 

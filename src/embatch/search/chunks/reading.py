@@ -101,12 +101,17 @@ def read_file(file: SourceFile, options: ReadOptions | None = None) -> FileConte
         return FileContent(problem=SourceUnreadableError(f"Cannot read {file.key!r}: {why}."))
     except SourceError as error:
         return FileContent(problem=error)
-    return _content(file.key, raw, options)
+    return read_bytes(file.key, raw, options)
 
 
 def read_bytes(key: str, raw: bytes, options: ReadOptions | None = None) -> FileContent:
     """The documents of a file whose bytes are at hand. See `read_file`."""
-    return _content(key, raw, options or ReadOptions())
+    digest = hashlib.blake2b(raw, digest_size=16).digest()
+    try:
+        documents, problem, encoding = _documents(key, raw, options or ReadOptions())
+    except _PassedError as passed:
+        return FileContent(digest=digest, skipped=str(passed))
+    return FileContent(documents=tuple(documents), digest=digest, problem=problem, encoding=encoding)
 
 
 def _limit(file: SourceFile, options: ReadOptions) -> int:
@@ -173,15 +178,6 @@ def _read(opened: BinaryIO, limit: int, *, look: bool) -> bytes:
         if size > limit:
             raise _PassedError("too large")
     return b"".join(blocks)
-
-
-def _content(key: str, raw: bytes, options: ReadOptions) -> FileContent:
-    digest = hashlib.blake2b(raw, digest_size=16).digest()
-    try:
-        documents, problem, encoding = _documents(key, raw, options)
-    except _PassedError as passed:
-        return FileContent(digest=digest, skipped=str(passed))
-    return FileContent(documents=tuple(documents), digest=digest, problem=problem, encoding=encoding)
 
 
 def _documents(key: str, raw: bytes, options: ReadOptions) -> tuple[list[Document], SourceError | None, str]:
