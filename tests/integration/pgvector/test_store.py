@@ -15,6 +15,7 @@ from embatch.decisions.vectors import normalized
 from embatch.errors import IndexBusyError, IndexMismatchError, IndexNotFoundError, UsageError
 from embatch.storage.vectors.matching import document_words, query_words
 from embatch.storage.vectors.pgvector import open_reader, open_writer
+from embatch.storage.vectors.pgvector_words import FEW
 from embatch.types import ModelSpec
 
 if TYPE_CHECKING:
@@ -133,11 +134,12 @@ def bm25(chunks: list[Chunk], query: str) -> dict[str, float]:
     """Scores by the formula, written down once more: by start of the text."""
     documents = {chunk.text: Counter(document_words(chunk).split()) for chunk in chunks}
     average = sum(words.total() for words in documents.values()) / len(documents)
+    frequencies = Counter(word for words in documents.values() for word in words)
     scores: dict[str, float] = {}
     for text, words in documents.items():
         score = 0.0
         for word in query_words(query):
-            having = sum(word in others for others in documents.values())
+            having = frequencies[word]
             idf = math.log(1 + (len(documents) - having + 0.5) / (having + 0.5))
             norm = 1.2 * (0.25 + 0.75 * words.total() / average)
             score += idf * 2.2 * words[word] / (words[word] + norm)
@@ -168,6 +170,27 @@ def test_words_are_ranked_by_bm25(
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     reader.close()
     writer.close()
+
+
+def test_common_words_do_not_change_what_is_best(
+    url: str, spec: ModelSpec, vectors: Vectors, cut: Cut, state: States
+) -> None:
+    """A word that is in more chunks than are looked at first counts all the same, and fills up what is missing."""
+    number = FEW + 500
+    texts = [f"common {'filler ' * (at % 7)}{'rare ' * (at % 1500 == 3)}n{at}" for at in range(number)]
+    chunks = cut("a.py", texts)
+    writer = open_writer(url, spec=spec)
+    writer.replace([state("a.py", number)], chunks, vectors(number))
+    writer.publish()
+    writer.close()
+    reader = open_reader(url)
+    best = sorted(bm25(chunks, "common rare").values(), reverse=True)
+    for k in (2, 3, 20):
+        (hits,) = reader.matching(["common rare"], k=k, where=EVERYTHING)
+        assert [hit.score for hit in hits] == pytest.approx(best[:k], rel=1e-5)
+    (common,) = reader.matching(["common"], k=5, where=EVERYTHING)
+    assert len(common) == 5
+    reader.close()
 
 
 @pytest.mark.parametrize(
