@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from embatch.decisions.units import Count
     from embatch.search.chunks.sections import Heading, Section
 
-_MANY_CHARS = 12
+_MANY_CHARS = 6
 """A section of more characters for each token of the limit is taken for too long without being counted whole."""
 
 _SMALL_SHARE = 2
