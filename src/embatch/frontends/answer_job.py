@@ -159,6 +159,8 @@ class AnswerJob:
             failed=self._failed,
             tokens=run.report.call_tokens + run.report.job_tokens,
             total=run.rows_read if run.read_all else None,
+            left_s=run.left_s,
+            note=run.note,
         )
 
     def run(self) -> AnswersOutcome:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from embatch.engine.lanes.pipeline import left_s, note
 from embatch.engine.window import check_text, text_digest
 from embatch.errors import EmbatchError, GoalError, NotSentError, ProviderError, UsageError
 from embatch.frontends.remote import LaneSettings, RemoteModel
@@ -143,6 +144,16 @@ class GenerateRun:
     def rows_done(self) -> int:
         """Prompts that have their answer or error: for progress, from any thread."""
         return min(self.rows_read, self.known + (self._run.done if self._run is not None else 0))
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the end, as the strategy expects them; None while nothing is driven."""
+        return left_s(self._run)
+
+    @property
+    def note(self) -> str:
+        """What holds the run up, or calls and jobs under way; and dollars; in a few words."""
+        return note(self._run, self.report)
 
     def run(
         self, prompts: Iterable[tuple[Key, str | EmbatchError]]

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from embatch.decisions.lanes.words import count
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _REFRESH_S = 0.2
 _JSON_S = 1.0
+LINE_S = 60.0
+"""Seconds between two lines where no terminal shows a bar."""
 _LEAST_DOLLARS = 1e-9  # less is an error of rounding
 
 
@@ -39,11 +41,18 @@ class Watcher:
         look: how far the run is now.
         show: what is done with it.
         every_s: seconds between two looks.
+        last: whether it looks once more at the end.
     """
 
     def __init__(
-        self, look: Callable[[], Progress], show: Callable[[Progress], None], *, every_s: float
+        self,
+        look: Callable[[], Progress],
+        show: Callable[[Progress], None],
+        *,
+        every_s: float,
+        last: bool = True,
     ) -> None:
+        self._last = last
         self._look = look
         self._show = show
         self._every_s = every_s
@@ -62,7 +71,7 @@ class Watcher:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if kind is None:
+        if kind is None and self._last:
             self._show(self._look())
 
     def _run(self) -> None:
@@ -101,6 +110,20 @@ def bar_view(look: Callable[[], Progress]) -> tuple[Bar, Watcher]:
         )
 
     return bar, Watcher(look, show, every_s=_REFRESH_S)
+
+
+def line_view(look: Callable[[], Progress], noun: str = "text") -> Watcher:
+    """A line a minute on standard error, where nobody watches a bar: done of how many, what is waited for, money."""
+
+    def show(progress: Progress) -> None:
+        of = "" if progress.total is None else f" of {progress.total:,}"
+        parts = [f"{progress.completed:,}{of} {noun}s", progress.note]
+        parts.append("" if progress.eta is None else f"about {duration(progress.eta)} left")
+        with suppress(OSError):  # nobody reads it any more: the run goes on
+            sys.stderr.write(f"{', '.join(part for part in parts if part)}\n")
+            sys.stderr.flush()
+
+    return Watcher(look, show, every_s=LINE_S, last=False)
 
 
 def json_view(look: Callable[[], Progress]) -> Watcher:

@@ -109,20 +109,13 @@ class LanePipeline:
     @property
     def left_s(self) -> float | None:
         """Seconds until the end, as the strategy expects them; None while nothing is driven."""
-        run = self._run
-        return None if run is None or run.absence.kind is not None else run.left_s
+        return left_s(self._run)
 
     @property
     def note(self) -> str:
         """What holds the run up, or calls and jobs under way; and dollars; in a few words."""
-        lanes, run = self.report.lanes, self._run
-        if lanes is None:
-            return ""
-        jobs, held_up = (0, "") if run is None else (run.jobs_under_way, run.waits_for)
-        words = [held_up] if held_up else []
-        words += [count(lanes.calls, "call")] if lanes.calls and not held_up else []
-        words += [f"{count(jobs, 'job')} under way"] if jobs else []
-        return ", ".join([*words, f"${lanes.dollars:.4f}"]) if lanes.priced else ", ".join(words)
+        lanes = self.report.lanes
+        return "" if lanes is None else note(self._run, lanes)
 
     def run(self, rows: Iterable[Item | BadItem]) -> Generator[Block]:
         """Embed all rows.
@@ -298,6 +291,20 @@ class LanePipeline:
         report.duplicates += repeated + len(good) - len(set(good))
         report.truncated += sum(slot in window.truncated for slot in window.slots)
         report.pooled += sum(slot in window.pieces for slot in window.slots)
+
+
+def left_s(run: LaneRun | None) -> float | None:
+    """Seconds until a run's end, as its strategy expects them; None while nothing is driven or nobody answers."""
+    return None if run is None or run.absence.kind is not None else run.left_s
+
+
+def note(run: LaneRun | None, lanes: LaneReport) -> str:
+    """What holds a run up, or its calls and jobs under way; and dollars; in a few words."""
+    jobs, held_up = (0, "") if run is None else (run.jobs_under_way, run.waits_for)
+    words = [held_up] if held_up else []
+    words += [count(lanes.calls, "call")] if lanes.calls and not held_up else []
+    words += [f"{count(jobs, 'job')} under way"] if jobs else []
+    return ", ".join([*words, f"${lanes.dollars:.4f}"]) if lanes.priced else ", ".join(words)
 
 
 class _Windows:

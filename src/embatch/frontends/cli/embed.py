@@ -126,8 +126,11 @@ def _run(job: EmbedJob, *, as_json: bool, quiet: bool) -> Outcome:
     if as_json:
         with view.json_view(job.progress):
             return job.run()
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         return job.run()
+    if not sys.stderr.isatty():
+        with view.line_view(job.progress):
+            return job.run()
     bar, watcher = view.bar_view(job.progress)
     with bar, watcher:
         return job.run()

@@ -165,8 +165,11 @@ def _run(job: AnswerJob, *, as_json: bool, quiet: bool) -> AnswersOutcome:
     if as_json:
         with view.json_view(job.progress):
             return job.run()
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         return job.run()
+    if not sys.stderr.isatty():
+        with view.line_view(job.progress, "prompt"):
+            return job.run()
     bar, watcher = view.bar_view(job.progress)
     bar.update(bar.task_ids[0], description="answering")
     with bar, watcher:
