@@ -32,7 +32,7 @@ PROVIDER_TOKENS = 512
 """Of a chunk for a provider's model, which would take a whole file: a place to find is smaller than that."""
 
 _SPECIAL = 2  # tokens that models of this kind add to every text
-_PIECE = re.compile(r"[A-Za-z]{1,4}|[0-9]{1,2}|[^\sA-Za-z0-9]")
+_PIECE = re.compile(r"[A-Za-z]{1,3}|[0-9]|[^\sA-Za-z0-9]")
 
 _log = logging.getLogger(__name__)
 
@@ -118,5 +118,5 @@ def measure_of(model: str, max_tokens: int | None) -> tuple[int, Count]:
 
 
 def estimated(texts: Sequence[str]) -> list[int]:
-    """Tokens of each text by its characters: four letters, two digits or one other sign to a token."""
+    """Tokens of each text by its characters: three letters or one other sign to a token, which is too few for one chunk in 600."""
     return [_SPECIAL + len(_PIECE.findall(text)) for text in texts]
