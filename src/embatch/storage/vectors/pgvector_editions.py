@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 LONGEST = 16_000
 """Dimensions that pgvector stores."""
-_DROP_WAIT = "1s"  # for readers who are in the midst of a query; a later writer tries again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +128,7 @@ def drop_old(connection: Connection, location: Location) -> None:
         if edition.status != "old":
             continue
         with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
-            connection.execute("SELECT set_config('lock_timeout', %s, true)", (_DROP_WAIT,))
+            connection.execute(sql.BRIEF_LOCK_WAIT)
             drop(connection, edition.edition)
 
 

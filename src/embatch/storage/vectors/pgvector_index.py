@@ -98,7 +98,7 @@ def _build(connection: Connection, number: int, dimensions: int, rows: int) -> N
     for workers in ("2", "0"):
         try:
             with connection.transaction():
-                connection.execute("DROP INDEX IF EXISTS " + named("vector_index_{n}", number))
+                connection.execute(named(sql.DROP_VECTOR_INDEX, number))
                 connection.execute(sql.BUILD_SETTINGS, {"memory": memory, "workers": workers})
                 connection.execute(statement)
         except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory):

@@ -24,6 +24,7 @@ FOREIGN_TABLES = """
 SCHEMA_EXISTS = "SELECT count(*) FROM pg_namespace WHERE nspname = %(schema)s"
 LOCK = "SELECT pg_advisory_lock(%(key)s)"
 LOCK_WAIT = "SELECT set_config('lock_timeout', %(wait)s, false)"
+BRIEF_LOCK_WAIT = "SELECT set_config('lock_timeout', '1s', true)"  # a later writer tries again
 
 CREATE_EDITIONS = """
     CREATE TABLE editions (
@@ -115,6 +116,7 @@ TABLES = ("files_{n}", "chunks_{n}", "words_{n}", "texts_{n}", "gone_{n}", "freq
 DROP_TABLES = "DROP TABLE IF EXISTS " + ", ".join(TABLES)
 
 EDITIONS = "SELECT * FROM editions ORDER BY edition DESC"
+EDITION = "SELECT * FROM editions WHERE edition = {n}"
 ADD_EDITION = """
     INSERT INTO editions (edition, format, spec)
     SELECT coalesce(max(edition), 0) + 1, %(format)s, %(spec)s FROM editions RETURNING *
@@ -202,8 +204,11 @@ PUBLISH = """
 """
 PENDING = "SELECT count(*) FROM words_{n} WHERE id > %(mark)s"
 
+ANALYZE = "ANALYZE " + ", ".join(TABLES)
+
 # Indexes for searching, made when there is something to index.
 INDEX_WORDS = "CREATE INDEX words_index_{n} ON words_{n} USING gin (words) WITH (fastupdate = off)"
+DROP_VECTOR_INDEX = "DROP INDEX IF EXISTS vector_index_{n}"
 HAS_WORDS_INDEX = "UPDATE editions SET has_words_index = true WHERE edition = {n}"
 INDEX_VECTORS = """
     CREATE INDEX vector_index_{n} ON chunks_{n} USING hnsw ({indexed} {kind}_cosine_ops)

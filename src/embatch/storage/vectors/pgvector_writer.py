@@ -166,8 +166,7 @@ class PostgresWriter:
             for path in forgotten:
                 self._ids.pop(path, None)
             if pending > _ANALYZE_SHARE * self._state.chunks:
-                for table in sql.TABLES:
-                    self._connection.execute(self._named("ANALYZE " + table))
+                self._connection.execute(self._named(sql.ANALYZE))
             if state.generation > 0:  # readers had a whole publication's time to move on
                 drop_old(self._connection, self._location)
 
@@ -270,8 +269,7 @@ class PostgresWriter:
         return named(statement, self._state.edition, **parts)
 
     def _states(self) -> list[Any]:
-        statement = f"SELECT * FROM editions WHERE edition = {self._state.edition:d}"  # noqa: S608  # a number
-        return rows(self._connection, self._location, statement)
+        return rows(self._connection, self._location, self._named(sql.EDITION))
 
     def _all(self, statement: str, **parameters: object) -> list[Any]:
         with self._connection.cursor(binary=True) as cursor:
