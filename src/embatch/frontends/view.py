@@ -227,6 +227,10 @@ def lane_lines(lanes: LaneReport, model: str) -> list[str]:
     if jobs := lanes.jobs + lanes.jobs_attached:
         ways.append(f"{count(jobs, 'job')} ({count(lanes.job_items, 'text')})")
     lines = [f"  {model}: {', '.join(ways) or 'nothing was sent'}", f"  {paid(lanes)}"]
+    if lanes.estimated_tokens:
+        lines.append(
+            f"  {lanes.estimated_tokens:,} of the tokens are estimated: the provider did not count them"
+        )
     if expected := _expected(lanes):
         lines.append(f"  {expected}")
     troubles = [
