@@ -11,6 +11,7 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 from embatch.chunks import FileState
+from embatch.storage.files import os_errors
 from embatch.storage.sqlite import connect, sqlite_errors, transaction
 
 if TYPE_CHECKING:
@@ -29,11 +30,19 @@ _MIGRATIONS = (
         chunks INTEGER NOT NULL,
         skipped TEXT NOT NULL,
         failed INTEGER NOT NULL,
-        held INTEGER NOT NULL       -- rows of the table
+        held INTEGER NOT NULL,      -- rows of the table
+        version INTEGER NOT NULL    -- of the table, that has them
     ) WITHOUT ROWID;
     CREATE TABLE about (id INTEGER PRIMARY KEY CHECK (id = 0), words TEXT NOT NULL); -- JSON
     """,
 )
+
+
+def delete(location: Path) -> None:
+    """Forget everything, whatever state the file is in."""
+    with os_errors(location):
+        for side in ("", "-wal", "-shm", "-journal"):
+            (location / f"{FILE}{side}").unlink(missing_ok=True)
 
 
 class Manifest:
@@ -42,6 +51,8 @@ class Manifest:
     def __init__(self, location: Path) -> None:
         self._path = location / FILE
         self._connection = connect(self._path, migrations=_MIGRATIONS)
+        # A note that was taken away must stay so after a power cut: the table may have changed by then.
+        self._connection.execute("PRAGMA synchronous = FULL").fetchone()
 
     def states(self) -> dict[str, FileState]:
         """All of them."""
@@ -79,25 +90,25 @@ class Manifest:
             files, rows = self._connection.execute(query).fetchone()
             return int(files), int(rows)
 
-    def note(self, states: Iterable[FileState], held: Mapping[str, int]) -> None:
-        """Put these in place of what was noted; `held` has the rows of those that have any."""
+    def note(self, states: Iterable[FileState], held: Mapping[str, int], version: int) -> None:
+        """Put these in place of what was noted; `held` has the rows of those that have any, in this version."""
         rows = []
         for state in states:
             path, size, mtime, inode, digest, chunks, skipped, failed = astuple(state)
-            rows.append((path, size, mtime, str(inode), digest, chunks, skipped, failed, held.get(path, 0)))
+            row = (path, size, mtime, str(inode), digest, chunks, skipped, failed, held.get(path, 0), version)
+            rows.append(row)
         with sqlite_errors(self._path), transaction(self._connection):
-            self._connection.executemany("REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def forget(self, paths: Iterable[str]) -> None:
         """Take the notes of these files away."""
         with sqlite_errors(self._path), transaction(self._connection):
             self._connection.executemany("DELETE FROM files WHERE path = ?", ((path,) for path in paths))
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def forget_after(self, version: int) -> None:
+        """Take notes away that tell of newer versions of the table than this, its newest."""
         with sqlite_errors(self._path), transaction(self._connection):
-            self._connection.execute("DELETE FROM files")
-            self._connection.execute("DELETE FROM about")
+            self._connection.execute("DELETE FROM files WHERE version > ?", (version,))
 
     @property
     def about(self) -> dict[str, str]:

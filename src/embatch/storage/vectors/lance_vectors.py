@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embatch.decisions.vectors import normalized
-from embatch.storage.vectors.lance_matrix import LIMIT_BYTES
 from embatch.storage.vectors.lance_reader import near
 from embatch.storage.vectors.lance_rows import to_vectors
 from embatch.storage.vectors.lance_state import VectorIndex
@@ -39,16 +38,16 @@ _BATCH_ROWS = 8192
 
 
 def keep_vector_index(
-    dataset: Any, spec: ModelSpec, current: VectorIndex | None, *, limit_bytes: int = LIMIT_BYTES
+    dataset: Any, spec: ModelSpec, current: VectorIndex | None, *, exact_bytes: int
 ) -> VectorIndex | None:
     """Make, grow, renew or drop the index, as the size of the table asks for; what it is now.
 
-    It is renewed when the table has doubled or halved since. `limit_bytes` of vectors need none.
+    It is renewed when the table has doubled or halved since. `exact_bytes` of vectors need none.
     """
     rows = dataset.count_rows()
     there = NAME in indexes(dataset)
     kept = there and current is not None
-    if rows * spec.dimensions * 4 <= (limit_bytes // 2 if kept else limit_bytes):
+    if rows * spec.dimensions * 4 <= (exact_bytes // 2 if kept else exact_bytes):
         if there:
             dataset.drop_index(NAME)
         return None

@@ -22,6 +22,7 @@ from embatch.storage.vectors import lance_files, lance_state
 from embatch.storage.vectors.lance_errors import busy, load_lance, store_errors
 from embatch.storage.vectors.lance_files import Manifest
 from embatch.storage.vectors.lance_known import Known
+from embatch.storage.vectors.lance_matrix import LIMIT_BYTES
 from embatch.storage.vectors.lance_rows import FOLDER, SPEC_KEY, schema, sql_in, to_table
 from embatch.storage.vectors.lance_state import Published
 from embatch.storage.vectors.lance_upkeep import clean, compact, keep_text_index, retained
@@ -43,6 +44,12 @@ _PATHS = 500
 class LanceWriter:
     """The store in a folder, held until it is closed. Implements `ChunkWriter`. One thread at a time uses it.
 
+    Args:
+        location: the folder.
+        spec: the model that the vectors come from.
+        fresh: start over; see `open_writer`.
+        exact_bytes: tables with so many bytes of vectors or fewer get no vector index.
+
     Raises:
         IndexBusyError: another process is changing it.
         IndexMismatchError: it was made with another model, and `fresh` is not set.
@@ -51,17 +58,21 @@ class LanceWriter:
         DiskFullError: no space is left.
     """
 
-    def __init__(self, location: Path, *, spec: ModelSpec, fresh: bool = False) -> None:
+    def __init__(
+        self, location: Path, *, spec: ModelSpec, fresh: bool = False, exact_bytes: int = LIMIT_BYTES
+    ) -> None:
         self.spec = spec
         self._location = location
+        self._exact_bytes = exact_bytes
         with ExitStack() as stack:
             _lock(location, stack)
             with store_errors(location):
+                if fresh:
+                    lance_files.delete(location)
                 self._dataset = _renewed(location, spec) if fresh else _opened(location, spec)
                 self._manifest = Manifest(location)
                 stack.callback(self._manifest.close)
-                if fresh:
-                    self._manifest.clear()
+                self._manifest.forget_after(self._dataset.version)
                 self._orphans = self._forget_wrong()
             self._published = _last(location)
             self._known = Known(self._dataset, spec)
@@ -106,7 +117,7 @@ class LanceWriter:
                 self._orphans = True  # until they are noted
                 self._dataset.insert(to_table(chunks, rows, self.spec))
                 self._known.add(chunks)
-            self._manifest.note(files, held)
+            self._manifest.note(files, held, self._dataset.version)
             self._orphans = self._surplus()
 
     def note(self, files: Sequence[FileState]) -> None:
@@ -116,9 +127,8 @@ class LanceWriter:
             emptied = [state.path for state in files if not state.chunks and held.get(state.path)]
             if emptied:
                 self._drop(emptied)
-            self._manifest.note(
-                files, {path: rows for path, rows in held.items() if path not in set(emptied)}
-            )
+            kept = {path: rows for path, rows in held.items() if path not in set(emptied)}
+            self._manifest.note(files, kept, self._dataset.version)
 
     def remove(self, paths: Sequence[str]) -> None:
         """Drop these files and their chunks."""
@@ -151,7 +161,7 @@ class LanceWriter:
         if now is None or now.version != self._dataset.version:
             compact(self._dataset)
             keep_text_index(self._dataset)
-            index = keep_vector_index(self._dataset, self.spec, index)
+            index = keep_vector_index(self._dataset, self.spec, index, exact_bytes=self._exact_bytes)
             earlier = () if now is None else retained((*earlier, (now.version, time.time())))
         files, rows = self._manifest.totals()
         return Published(
@@ -268,7 +278,6 @@ def _renewed(location: Path, spec: ModelSpec) -> Any:
     except (OSError, ValueError, RuntimeError):
         with os_errors(location):  # damaged: nothing of it can be read anyway
             shutil.rmtree(path, ignore_errors=True)
-            (location / lance_files.FILE).unlink(missing_ok=True)
             (location / lance_state.FILE).unlink(missing_ok=True)
         return lance.write_dataset(schema(spec).empty_table(), str(path), mode="create")
 
