@@ -95,7 +95,7 @@ def _keys(tokens: Sequence[int], borders: Sequence[int], limit: int) -> list[int
 
 def _lowest(keys: Sequence[int]) -> list[int]:
     """Positions whose key is below those next to it; of equal ones in a row every other, from the first."""
-    found = []
+    found: list[int] = []
     before = _SHUT
     at, last = 0, len(keys)
     while at < last:

@@ -1,7 +1,7 @@
 """Source code, cut by its syntax tree: a chunk is a function, a method, a class's head, or a run of small neighbours.
 
 Part of document → chunks, for the languages of `languages.GRAMMARS`. The tree's nodes become spans (`code_tree`), the
-spans chunks within the limit (`lines_fitting`). Broken source has a tree too: what is wrong in it is a node like others.
+spans chunks within the limit (`lines_fitting`). Broken source has a tree too, in which errors are nodes like others.
 """
 
 from __future__ import annotations

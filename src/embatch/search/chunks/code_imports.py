@@ -17,34 +17,34 @@ _MOST_LINES = 40
 
 # Words of import lines that bind nothing.
 _KEYWORDS = frozenset(
-    [
-        "import",
-        "from",
-        "as",
-        "use",
-        "using",
-        "static",
-        "type",
-        "typeof",
-        "pub",
-        "crate",
-        "self",
-        "super",
-        "extern",
-        "const",
-        "let",
-        "var",
-        "function",
-        "require",
-        "default",
-        "package",
-        "in",
-        "mut",
-        "global",
-        "unsafe",
-        "namespace",
-        "await",
-    ]  # a list of words
+    {
+        *(
+            "import",
+            "from",
+            "as",
+            "use",
+            "using",
+            "static",
+            "type",
+            "typeof",
+            "pub",
+            "crate",
+            "self",
+            "super",
+        ),
+        *(
+            "extern",
+            "require",
+            "default",
+            "package",
+            "mut",
+            "global",
+            "unsafe",
+            "namespace",
+            "const",
+            "function",
+        ),
+    }
 )
 
 

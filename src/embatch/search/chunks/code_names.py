@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from embatch.search.chunks.grammars import Grammar
 
 _MOST_CHARS = 120  # of a name; a symbol is cut to twice as many, at its beginning
+_BEFORE_HEADERS = ("modifier", "modifiers", "attribute_list", "attribute_item", "decorator", "comment")
 _GENERICS = re.compile(r"<[^<>]*>")
 _SEPARATORS = re.compile(r"\s*(?:::|->|\\|\.|#)\s*")
 _PLAIN = re.compile(r"^(?:module\.)?exports\.|\.prototype\b|[\"'`\[\]*&]")
@@ -112,13 +113,17 @@ def joined(above: str, name: str) -> str:
 
 
 def header(source: bytes, node: Any, bodies: frozenset[str]) -> str:
-    """A definition up to its body: `class Foo(Bar):`."""
-    end = next((child.start_byte for child in node.children if child.type in bodies), None)
-    if end is None:
-        end = node.end_byte
-        line = source.find(b"\n", node.start_byte, end)
-        end = line if line >= 0 else end
-    return source[node.start_byte : min(end, node.start_byte + 400)].decode("utf-8", "ignore").strip()
+    """A definition from its keyword up to its body: `class Foo(Bar):`."""
+    start, end = -1, node.end_byte
+    for child in node.children:
+        if start < 0 and not child.type.endswith(_BEFORE_HEADERS):
+            start = child.start_byte
+        elif start >= 0 and (child.type in bodies or child.type.endswith("comment")):
+            end = child.start_byte
+            break
+    start = max(start, node.start_byte)
+    text = source[start : min(end, start + 400)].decode("utf-8", "ignore").strip()
+    return text if end < node.end_byte else text.partition("\n")[0]
 
 
 def _declared(node: Any) -> Any:

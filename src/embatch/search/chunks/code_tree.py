@@ -14,7 +14,7 @@ import numpy as np
 
 from embatch.search.chunks.code_names import Definition, Definitions, header, joined
 from embatch.search.chunks.grammars import GRAMMARS
-from embatch.search.chunks.lines_fitting import Label, Span, line_border
+from embatch.search.chunks.lines_fitting import Border, Label, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from embatch.search.chunks.lines_fitting import Fitting
 
 _TINY = 12  # a definition of less than this part of a chunk is joined with its neighbours
+_CRUMB = 16  # less than this part is no chunk if it can be avoided
 _SMALL = 3  # a class of less than this part stays whole
 _LOOK_BACK = 400  # characters before a token in which its line's beginning is looked for
+_MARK_BYTES = 3  # a token of no more is taken for a mark, such as the end of a string
 _STATEMENTS = ("statement", "declaration", "definition", "item", "clause")
 
 
@@ -73,7 +75,26 @@ class Tree:
             if not span.scope.members and span.definition is None:
                 self.imports.extend(node for node in span.nodes if node.type in self._grammar.imports)
             found.append(span)
-        return found
+        return self._without_crumbs(found)
+
+    def _without_crumbs(self, spans: Sequence[Span]) -> list[Span]:
+        """The spans, with what is almost nothing, such as `extern "C" {`, as the beginning of what follows it."""
+        kept: list[Span] = []
+        for span in spans:
+            last = kept[-1] if kept else None
+            if (
+                span.alone
+                and last is not None
+                and not last.alone
+                and last.label.kind == "block"
+                and (len(kept) < 2 or kept[-2].alone or kept[-2].scope is not last.scope)
+                and not self._fitting.is_over(last.start, last.end, self._fitting.limits.room // _CRUMB)
+                and not any(node.type in self._grammar.imports for node in last.nodes)
+            ):
+                kept[-1] = span._replace(start=last.start, nodes=[*last.nodes, *span.nodes])
+            else:
+                kept.append(span)
+        return kept
 
     def _holds_more(self, span: Span) -> bool:
         if span.definition is not None:
@@ -90,17 +111,29 @@ class Tree:
         if len(nodes) < 2:
             return []
         if len(span.nodes) > 1:
-            parts = self._singly(nodes, span)
+            inside = any(node.type in self._grammar.open for node in nodes)
+            if inside:
+                nodes = [part for node in nodes for part in self._inside(node)]
+                parts = self._gathered(nodes, span.start, span.end, span.scope)
+            else:
+                parts = self._singly(nodes, span)
+            if span.head:  # a comment, a name and parameters belong together
+                parts = [part._replace(border=Border.WITHIN) for part in parts]
         else:
             parts = self._gathered(nodes, span.start, span.end, span.scope)
             if len(parts) < 2:
                 parts = self._singly(nodes, span)
         return _led(parts, span)
 
+    def _inside(self, node: Any) -> list[Any]:
+        return node.children if node.type in self._grammar.open else [node]
+
     def _opened_definition(self, span: Span) -> list[Span]:
         definition: Definition = span.definition
         symbol = span.label.symbol
         head, items = _body(span.nodes, definition.node, self._grammar.bodies)
+        while items and len(head) > 1 and head[-1].type in self._comments and _gap(head[-2], head[-1]):
+            items.insert(0, head.pop())  # some grammars see a body begin behind its first comments
         line = self._fitting.context(header(self._source, definition.node, self._grammar.bodies))
         if definition.node.type in self._containers:
             scope = Label("block", symbol, line, members=definition.node.type in self._grammar.classes)
@@ -128,8 +161,10 @@ class Tree:
         return self._spans([[node] for node in nodes], span.start, span.end, span.scope)
 
     def _spans(self, items: Sequence[list[Any]], start: int, end: int, scope: Label) -> list[Span]:
+        if not items:
+            return [Span(start, end, Border.TOKEN, scope, scope)] if start < end else []
         starts = [start]
-        before = self._at(items[0][-1].end_byte) if items else end
+        before = self._at(items[0][-1].end_byte)
         for item in islice(items, 1, None):
             starts.append(self._cut(item[0], before, starts[-1]))
             before = self._at(item[-1].end_byte)
@@ -141,7 +176,7 @@ class Tree:
         ]
 
     def _span(self, nodes: list[Any], start: int, end: int, scope: Label) -> Span:
-        border = self._border(nodes[0], start)
+        border = _border(nodes[0])
         definition = self._definitions.of(nodes)
         if definition is None:
             return Span(start, end, border, scope, scope, nodes=nodes)
@@ -165,36 +200,41 @@ class Tree:
             start = line
         return max(start, before, least)
 
-    def _border(self, node: Any, start: int) -> int:
-        if not node.is_named:
-            return 0
-        if start == 0 or self._text[start - 1] == "\n":
-            return line_border(self._text, start)
-        return 2 if node.type.endswith(_STATEMENTS) else 1
-
     def _items(self, nodes: Sequence[Any]) -> list[list[Any]]:
         items: list[list[Any]] = []
         leads: list[Any] = []
-        last = -2  # row in which what was seen last ends
+        previous: Any = None
         for node in nodes:
             kind = node.type if node.is_named else ""
-            row = node.start_point.row
             is_comment = kind in self._comments
-            if leads and row > last + 1 and leads[-1].type not in self._leads:
+            gap = _gap(previous, node) if (leads or is_comment) and previous is not None else 0
+            if leads and gap > 1 and leads[-1].type not in self._leads:
                 items.append(leads)
                 leads = []
-            if items and not leads and (not kind or (is_comment and row == last)):
+            if items and not leads and (not kind or (is_comment and not gap)):
                 items[-1].append(node)
             elif is_comment or kind in self._leads:
                 leads.append(node)
             else:
                 items.append([*leads, node])
                 leads = []
-            end = node.end_point
-            last = end.row - (end.column == 0 and end.row > row)
+            previous = node
         if leads:
             items.append(leads)
         return items
+
+
+def _border(node: Any) -> int:
+    if not node.is_named or (node.end_byte - node.start_byte <= _MARK_BYTES and not node.child_count):
+        return Border.WITHIN
+    return Border.STATEMENT if node.type.endswith(_STATEMENTS) else Border.TOKEN
+
+
+def _gap(before: Any, node: Any) -> int:
+    """Line breaks between two nodes; some grammars take the one behind a comment for a part of it."""
+    end = before.end_point
+    last = end.row - (end.column == 0 and end.row > before.start_point.row)
+    return int(node.start_point.row - last)
 
 
 def _led(parts: list[Span], span: Span) -> list[Span]:

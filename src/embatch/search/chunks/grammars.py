@@ -85,9 +85,10 @@ _TYPESCRIPT = Grammar(
     module="tree_sitter_typescript",
     entry="language_typescript",
     functions=_types("function_declaration generator_function_declaration function_signature"),
-    methods=_types("method_definition abstract_method_signature method_signature"),
+    methods=_types("method_definition"),
     classes=_types(
-        "class_declaration abstract_class_declaration class interface_declaration enum_declaration type_alias_declaration"
+        "class_declaration abstract_class_declaration class interface_declaration enum_declaration"
+        " type_alias_declaration"
     ),
     spaces=_types("internal_module module"),
     wrappers=_JAVASCRIPT.wrappers | {"ambient_declaration"},
@@ -157,7 +158,7 @@ GRAMMARS: Mapping[str, Grammar] = {
     ),
     "rust": Grammar(
         module="tree_sitter_rust",
-        functions=_types("function_item function_signature_item macro_definition"),
+        functions=_types("function_item macro_definition"),
         classes=_types("struct_item enum_item union_item trait_item impl_item"),
         spaces=_types("mod_item"),
         open=_types("foreign_mod_item"),

@@ -132,7 +132,7 @@ def _by_word(table: dict[str, str]) -> dict[str, str]:
 
 _BY_ENDING, _BY_NAME, _BY_PROGRAM = _by_word(_ENDINGS), _by_word(_NAMES), _by_word(_PROGRAMS)
 _SHEBANG = re.compile(
-    r"\ufeff?#!\s*\S*?([^\s/]+)(?:\s+(?:-\S+\s+|\w+=\S*\s+)*([^\s/]+))?",
+    r"\ufeff?#!\s*(?:\S*/)?([^\s/]+)(?:\s+(?:-\S+\s+|\w+=\S*\s+)*([^\s/]+))?",
 )
 _ONLY_CPP = re.compile(
     r"^\s*(?:class\s+\w+\s*[:{;]|class\s+\w+\s+(?:final\s*)?[:{]|namespace\s+[\w:]*\s*\{|template\s*<|"

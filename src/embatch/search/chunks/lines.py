@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embatch.search.chunks.lines_fitting import Fitting, Label, Span, line_border
+from embatch.search.chunks.lines_fitting import Border, Fitting, Label, Span
 
 if TYPE_CHECKING:
     from embatch.chunks import Chunk, Document
@@ -41,9 +41,9 @@ def line_spans(text: str, label: Label) -> list[Span]:
     while at < len(text):
         end = text.find("\n", at) + 1 or len(text)
         if at > start and not text[at:end].isspace():
-            spans.append(Span(start, at, line_border(text, start), label, label))
+            spans.append(Span(start, at, Border.TOKEN, label, label))
             start = at
         at = end
     if start < len(text):
-        spans.append(Span(start, len(text), line_border(text, start), label, label))
+        spans.append(Span(start, len(text), Border.TOKEN, label, label))
     return spans

@@ -28,9 +28,22 @@ _SAMPLE = """def load(self, path: str, *, limit: int = 1024) -> list[Row]:
     with open(os.path.join(self.root_dir, path), encoding="utf-8") as file:
         return [self._parse_row(line) for line in itertools.islice(file, limit)]
 """
+_SPACES = " \n\n  \t\r\n" + " " * 40
 _WORD = re.compile(r"\S+\s*")
 _NAME = re.compile(r"\W*\w*")
 _INDENTS = 400  # columns that are told apart
+
+
+class Border:
+    """How good a place for a cut is if no line begins there; plain numbers, for there are many."""
+
+    WITHIN = 0
+    """Before a token that belongs to what precedes it, on its own line too."""
+    LETTER = 1
+    TOKEN = 2
+    STATEMENT = 3
+    LINE = 4
+    """The least of those where a line begins: see `line_border`."""
 
 
 class Label(NamedTuple):
@@ -49,7 +62,7 @@ class Span(NamedTuple):
     start: int
     end: int
     border: int
-    """How good a place for a cut is before it."""
+    """A `Border`: how good a place for a cut is before it, line breaks aside."""
     label: Label
     """What it is as a chunk of its own."""
     scope: Label
@@ -104,9 +117,9 @@ class Fitting:
         self.limits = Limits.of(max_tokens, 0, count)
         self._count = count
         self._opened = opened
-        self._rate = max(
-            0.1, (count([_SAMPLE])[0] - self.limits.added) / len(_ABOUT_A_TOKEN.findall(_SAMPLE))
-        )
+        sample, spread, single = count([_SAMPLE, f"a{_SPACES}a", "a a"])
+        self._rate = max(0.1, (sample - self.limits.added) / len(_ABOUT_A_TOKEN.findall(_SAMPLE)))
+        self._spaces_count = spread > single or single > self.limits.added + 2
         self._contexts: dict[str, int] = {"": 0}
         self._part = max(1, self.limits.room // 4)
 
@@ -121,7 +134,7 @@ class Fitting:
         length = end - start
         if length <= tokens:
             return False
-        return length > 40 * tokens or self.size(start, end) > tokens
+        return length > 8 * tokens or self.size(start, end) > tokens
 
     def context(self, words: str) -> str:
         """Words to be embedded before a text, in one line and shortened to a small part of the limit."""
@@ -192,10 +205,12 @@ class Fitting:
         return judged
 
     def _surely_fits(self, group: _Group) -> bool:
-        if group.end - group.start + len(group.label.context) < self.limits.room:
-            text = self._embedded(group)
-            return text.isascii() or not text
-        return self.text[group.start : group.end].isspace()
+        length = group.end - group.start + len(group.label.context)
+        if length > self.limits.room and (self._spaces_count or length > 4 * self.limits.room):
+            return self.text[group.start : group.end].isspace()
+        text = self._embedded(group)
+        characters = len(text) if self._spaces_count else sum(map(len, text.split()))
+        return characters <= self.limits.room and text.isascii()
 
     def _is_hopeless(self, group: _Group) -> bool:
         """Whether counting it would be a waste."""
@@ -219,15 +234,19 @@ class Fitting:
             if len(run) == 1:
                 groups.append(_Group(run, run[0].label, target))
                 continue
-            limit = target - self._taken(run[0].scope.context)
+            limit = target * 15 // 16 - self._taken(run[0].scope.context)
             units = [
-                Unit(self.size(span.start, span.end), span.border, self.text[span.start : span.end])
+                Unit(self.size(span.start, span.end), self._border(span), self.text[span.start : span.end])
                 for span in run
             ]
             for first, end in pack_stable(units, limit=max(1, limit)):
                 part = run[first:end]
                 groups.append(_Group(part, _label(part), target))
         return groups
+
+    def _border(self, span: Span) -> int:
+        at_line = span.border and (span.start == 0 or self.text[span.start - 1] == "\n")
+        return line_border(self.text, span.start) if at_line else span.border
 
     def _taken(self, context: str) -> int:
         if context not in self._contexts:
@@ -244,9 +263,9 @@ class Fitting:
                     return parts
                 target //= 2
             return [_Group([span], span.label, 1) for span in group.spans]
-        parts = self._opened_up(group.spans[0])
-        if len(parts) > 1:
-            return self._packed(parts, self.limits.room)
+        smaller = self._opened_up(group.spans[0])
+        if len(smaller) > 1:
+            return self._packed(smaller, self.limits.room)
         bare = group.label._replace(context="")
         return [_Group(group.spans, bare, group.target, fits=not group.label.context)]
 
@@ -257,12 +276,22 @@ class Fitting:
         while waiting:
             part = waiting.pop()
             if not part.alone and self.is_over(part.start, part.end, self._part):
-                smaller = self._opened(part)
+                smaller = self._opened(part) or self._torn_if_over(part)
                 if smaller:
                     waiting.extend(reversed(smaller))
                     continue
             found.append(part)
         return found
+
+    def _torn_if_over(self, span: Span) -> list[Span]:
+        """A single token in parts if it is over the limit, so that they are packed with what is beside it."""
+        if not span.nodes or not self.is_over(span.start, span.end, self._part * 3):
+            return []
+        return (
+            self._torn(span)
+            if self._count([self.text[span.start : span.end]])[0] > self.limits.tokens
+            else []
+        )
 
     def _torn(self, span: Span) -> list[Span]:
         """A single token in parts: lines, or words, or characters."""
@@ -311,7 +340,7 @@ def line_border(text: str, start: int) -> int:
     while column - start < _INDENTS and text[column : column + 1] in (" ", "\t"):
         column += 1
     empty = text[max(0, start - 3) : start].count("\n") > 1
-    return 8 + 2 * (_INDENTS - (column - start)) + empty
+    return Border.LINE + 2 * (_INDENTS - (column - start)) + empty
 
 
 def tear(text: str, start: int, end: int, part: int) -> Iterator[tuple[int, int]]:
@@ -328,7 +357,7 @@ def tear(text: str, start: int, end: int, part: int) -> Iterator[tuple[int, int]
     while line < end:
         after = text.find("\n", line, end) + 1 or end
         if line > start:
-            yield line, line_border(text, line)
+            yield line, Border.LINE
         if after - line > most or (line == start and after == end):
             yield from _tear_line(text, line, after, part)
         line = after
@@ -341,14 +370,14 @@ def _tear_line(text: str, start: int, end: int, part: int) -> Iterator[tuple[int
         at = word.end()
         if at - word.start() > part:
             if word.start() > last:
-                yield word.start(), 3
+                yield word.start(), Border.TOKEN
             for cut in _tear_word(text, word.start(), at, part):
-                yield cut, 1
+                yield cut, Border.LETTER
             last = at
             if at < end:
-                yield at, 3
+                yield at, Border.TOKEN
         elif at < end and (at - last > part or not crc32(word.group().encode("utf-8", "surrogatepass")) & 3):
-            yield at, 3
+            yield at, Border.TOKEN
             last = at
 
 
