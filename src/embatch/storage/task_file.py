@@ -12,7 +12,7 @@ import os
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -77,23 +77,19 @@ class TaskFile:
             SourceFormatError: no line of it looks like a record.
         """
         try:
-            data = self.path.read_bytes()
-            inode = self.path.stat().st_ino
+            with self.path.open("rb") as file:
+                walk = _Walk(file)
+                content = read_lines(walk.lines(), dimensions=dimensions)
+                inode = os.fstat(file.fileno()).st_ino
         except FileNotFoundError:
             return Snapshot(content=read_lines([], dimensions=dimensions), size=0, inode=0)
         except OSError as error:
             raise SourceUnreadableError(
                 f"cannot read {str(self.path)!r}: {error.strerror or error}"
             ) from error
-        size = data.rfind(b"\n") + 1
-        rest = data[size:]
-        if rest and _is_object(rest):  # whole, but for its line feed: another program's way of ending files
-            size, rest = len(data), b""
-        lines = data[:size].split(b"\n")
-        self._check_format(lines)
-        return Snapshot(
-            content=read_lines(lines, dimensions=dimensions), size=size, inode=inode, torn=bool(rest.strip())
-        )
+        if walk.filled and not walk.alike:
+            raise self._foreign()
+        return Snapshot(content=content, size=walk.size, inode=inode, torn=bool(walk.rest.strip()))
 
     # --- appending --------------------------------------------------------------------------------------------
 
@@ -218,11 +214,14 @@ class TaskFile:
 
     def _check_format(self, lines: Sequence[bytes]) -> None:
         some = [line for line in lines if line.strip()]
-        if some and not any(line.lstrip(b"\xef\xbb\xbf \t").startswith(b"{") for line in some):
-            raise SourceFormatError(
-                f"{str(self.path)!r} is no file of task vectors: no line of it is a JSON object",
-                hint="Move it away, and record into a new one.",
-            )
+        if some and not any(map(_looks_like_ours, some)):
+            raise self._foreign()
+
+    def _foreign(self) -> SourceFormatError:
+        return SourceFormatError(
+            f"{str(self.path)!r} is no file of task vectors: no line of it is a JSON object",
+            hint="Move it away, and record into a new one.",
+        )
 
     def _check_unchanged(self, seen: Snapshot) -> None:
         try:
@@ -245,6 +244,27 @@ class TaskFile:
             new.flush()
             os.fsync(new.fileno())
             shutil.copymode(self.path, part)
+
+
+class _Walk:
+    """Goes through the whole lines of a file, and remembers what it saw."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = 0
+        self.filled = self.alike = False
+        self.rest = b""
+
+    def lines(self) -> Iterator[bytes]:
+        for line in self._file:
+            # The last line may be whole but for its line feed: another program's way of ending files.
+            if not line.endswith(b"\n") and not _is_object(line):
+                self.rest = line
+                return
+            self.size += len(line)
+            self.filled = self.filled or not line.isspace()
+            self.alike = self.alike or _looks_like_ours(line)
+            yield line.rstrip(b"\n")
 
 
 def free_backup(path: Path) -> Path:
@@ -275,6 +295,10 @@ def _last_line(file: FileIO, size: int) -> int:
             return begin + found + 1
         end = begin
     return 0
+
+
+def _looks_like_ours(line: bytes) -> bool:
+    return line.lstrip(b"\xef\xbb\xbf \t").startswith(b"{")
 
 
 def _is_object(line: bytes) -> bool:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 VECTOR = "embedding"
 """The key that holds the vector."""
-_VECTOR_KEY = re.compile(rb'"embedding"\s*:\s*\[([^\]\[{}"]*)\]')
+_KEY = b'"embedding"'
+_OPENING = re.compile(rb"\s*:\s*\[")
 _PLACE = b'"embedding": null'
 _TOGETHER = 4096  # lines whose numbers are read at once: 20 MB of digits
 
@@ -170,14 +171,14 @@ class _Reader:
 
     def _parted(self, line: bytes) -> tuple[dict[str, Any], bytes]:
         """A line's record without its vector, and the vector's digits."""
-        found = _VECTOR_KEY.search(line)
-        if found is None:
+        span = _numbers_span(line)
+        if span is None:
             return self._slowly(line)
-        rest = line[: found.start()] + _PLACE + line[found.end() :]
-        record = read_object(rest)
-        if VECTOR not in record or record[VECTOR] is not None or b'"embedding"' in line[found.end() :]:
-            return self._slowly(line)  # the match lay within something else
-        digits = found[1]
+        key, start, end = span
+        record = read_object(line[:key] + _PLACE + line[end + 1 :])
+        if record.get(VECTOR, 0) is not None or line.find(_KEY, end) >= 0:
+            return self._slowly(line)  # the numbers found lay within something else
+        digits = line[start:end]
         _check_record_keys(record)
         self._check_size(digits.count(b",") + 1 if digits.strip() else 0)
         return record, digits
@@ -214,6 +215,18 @@ class _Reader:
         self._blocks.append(vectors[sound])
 
 
+def _numbers_span(line: bytes) -> tuple[int, int, int] | None:
+    """Where the first key of a vector begins, and where the numbers under it begin and end."""
+    key = line.find(_KEY)
+    opening = _OPENING.match(line, key + len(_KEY)) if key >= 0 else None
+    if opening is None:
+        return None
+    start, end = opening.end(), line.find(b"]", opening.end())
+    if end < 0 or line.find(b'"', start, end) >= 0 or line.find(b"[", start, end) >= 0:
+        return None
+    return key, start, end
+
+
 def _check_record_keys(record: Mapping[str, Any]) -> None:
     if not isinstance(record.get("task_id"), str) or not record["task_id"]:
         raise RowError("no task_id")
@@ -235,7 +248,9 @@ def _parsed(digits: list[bytes], dimensions: int) -> FloatArray:
     from pyarrow import csv
 
     names = [str(place) for place in range(dimensions)]
-    rows = b"\n".join(one.replace(b"\n", b" ").replace(b"\r", b" ") for one in digits)
+    rows = b"\n".join(digits)
+    if b"\r" in rows:
+        rows = rows.replace(b"\r", b" ")
     try:
         table = csv.read_csv(
             pa.BufferReader(rows),

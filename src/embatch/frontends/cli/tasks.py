@@ -1,7 +1,6 @@
 """`embatch tasks record | query | reindex | monitor`: the memory of past tasks.
 
-Answers go to standard output as JSON, everything else to standard error. Exit codes are those of the founding
-documents: 0 when all went well, 1 when something did not, 2 when a reindex left some tasks as they were, 130 after Ctrl-C.
+Answers go to standard output as JSON, everything else to standard error.
 """
 
 from __future__ import annotations

@@ -1,0 +1,6 @@
+"""Find past tasks that are like one, or like many: `embatch tasks query`, from a checkout."""  # noqa: INP001  # scripts are no package
+
+from _checkout import tasks
+
+if __name__ == "__main__":
+    tasks("query")
