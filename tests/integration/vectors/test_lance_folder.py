@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import closing, suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -162,19 +163,39 @@ def test_places_that_cannot_be_are_named(tmp_path: Path) -> None:
         open_writer(taken, spec=SPEC)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are those of Unix")
 def test_a_read_only_folder_is_searched_and_not_written(folder: Path) -> None:
     """Readers need no right to write; writers say that they do."""
-    inner = [folder, *folder.rglob("*")]
-    for path in inner:
-        path.chmod(0o555 if path.is_dir() else 0o444)
+    script = """
+import os, sys
+import embatch.storage.vectors.lance_reader, embatch.storage.vectors.lance_writer
+from embatch.errors import OutputNotWritableError
+from embatch.storage.vectors import open_reader, open_writer
+from tests.contract.chunk_stores.conftest import SPEC
+from tests.contract.chunk_stores.making import found, texts
+texts(open_reader(sys.argv[1]))  # loads what a user without rights may not be able to read
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may write anywhere
+reader = open_reader(sys.argv[1])
+assert texts(reader) == ["one", "three", "two"]
+assert found(reader, "two") == ["two"]
+for fresh in (False, True):
     try:
-        assert texts(open_reader(folder)) == ["one", "three", "two"]
-        with pytest.raises(OutputNotWritableError):
-            open_writer(folder, spec=SPEC)
-    finally:
-        for path in inner:
-            path.chmod(0o755)
+        open_writer(sys.argv[1], spec=SPEC, fresh=fresh)
+    except OutputNotWritableError as error:
+        print(error.hint)
+"""
+    with tempfile.TemporaryDirectory() as outside:  # other users may not look into pytest's folder
+        place = Path(outside) / "index"
+        shutil.copytree(folder, place)
+        for path in (place, *place.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        Path(outside).chmod(0o755)
+        try:
+            assert len(child(script, str(place)).splitlines()) == 2
+        finally:
+            for path in (place, *place.rglob("*")):
+                path.chmod(0o755)
 
 
 def test_reading_changes_nothing(folder: Path) -> None:

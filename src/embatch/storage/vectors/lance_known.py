@@ -58,7 +58,8 @@ class Known:
         distinct = list(dict.fromkeys(digests))
         if self._base_prefixes is None:
             column = self._base.to_table(columns=["digest"])["digest"]
-            self._base_prefixes = _prefixes(b"".join(column.to_pylist()))
+            parts = [_prefixes(_bytes(part)) for part in column.chunks if len(part)]
+            self._base_prefixes = np.concatenate(parts) if parts else np.empty(0, np.uint64)
         asked = _prefixes(b"".join(distinct))
         there = np.zeros(len(asked), np.bool_)
         for prefixes in (self._base_prefixes, *self._added):
@@ -73,6 +74,12 @@ class Known:
         ).to_table()
         vectors = to_vectors(table["vector"], self._spec.dimensions)
         return dict(zip(table["digest"].to_pylist(), vectors, strict=True))
+
+
+def _bytes(part: Any) -> bytes:
+    """A column of digests, one behind the other."""
+    start, end = part.offset * DIGEST_BYTES, (part.offset + len(part)) * DIGEST_BYTES
+    return bytes(memoryview(part.buffers()[1])[start:end])
 
 
 def _prefixes(joined: bytes) -> npt.NDArray[np.uint64]:
