@@ -226,6 +226,8 @@ def _money(
         ("cache", "auto", True),
     ):
         cache = settings.work / f"cache-{seed}-{way}.db" if cached else None
+        if cache is not None:
+            cache.unlink(missing_ok=True)  # of an earlier run in the same folder
         with emulator("gemini", options, settings) as (url, control):
 
             def embed(
