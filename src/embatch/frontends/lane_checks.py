@@ -62,3 +62,17 @@ def check_budget(facts: ModelFacts, goal: Goal) -> None:
             f"a budget cannot be kept: no price is known for {facts.provider}:{facts.model}",
             hint="Leave it out, or give the model's prices in the file that EMBATCH_PROVIDER_FACTS names.",
         )
+
+
+def check_jobs(facts: ModelFacts, strategy: str) -> None:
+    """Refuse jobs that were asked for by name where there are none: calls cost twice as much.
+
+    Raises:
+        UsageError: the model has no jobs, there or at all.
+    """
+    if strategy == "batch" and facts.job is None:
+        raise UsageError(
+            f"{facts.provider}:{facts.model} has no batch jobs here: the strategy batch cannot be followed",
+            hint="Leave the strategy out, or take individual: calls do it. Jobs are for Gemini's and OpenAI's own API; "
+            "on Vertex AI, on Azure and on compatible servers embatch makes calls only.",
+        )

@@ -28,7 +28,7 @@ from embatch.engine.lanes.clock import Clock
 from embatch.engine.lanes.pipeline import LanePipeline
 from embatch.engine.lanes.run import LaneParts, LaneRun
 from embatch.errors import ProviderError, UsageError
-from embatch.frontends.lane_checks import check_budget, check_settings
+from embatch.frontends.lane_checks import check_budget, check_jobs, check_settings
 from embatch.providers.registry import open_provider
 from embatch.providers.work import check_work, estimate_tokens, resolve_task, work_spec
 from embatch.remote import URGENT, EmbedWork, Goal
@@ -105,6 +105,7 @@ class RemoteModel:
         self.provider = provider
         self.settings = settings or LaneSettings()
         check_budget(provider.facts, self.settings.goal)
+        check_jobs(provider.facts, self.settings.strategy)
         self.clock = clock or Clock()
         self.caps = LearnedCaps(day=_today())
         self.ratio = TokenRatio()
@@ -330,6 +331,7 @@ class RemoteModel:
             self.pacer = self._new_pacer(self.pacer.learned())
         goal = settings.goal
         check_budget(self.facts, goal)
+        check_jobs(self.facts, settings.strategy)
         if goal.budget is not None and (spent := ledger.spent()):
             goal = replace(goal, budget=max(0.0, goal.budget - spent))
         self.expect(report, settings, ledger)

@@ -147,7 +147,11 @@ def test_answers_that_end_early_say_what_was_paid(
 def test_a_model_without_jobs_says_so(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """Jobs that were asked for and that there are none of are not passed over in silence, and no price is made up."""
     model = ["--model", "compatible:text-embedding-3-small", "--base-url", emulator.url]
-    assert embed(*model, "--strategy", "batch") == 0
+    assert embed(*model, "--strategy", "batch") == 2
+    told = capsys.readouterr().err
+    assert "has no batch jobs here" in told
+    assert "individual" in told
+    assert embed(*model, "--strategy", "hybrid") == 0
     told = capsys.readouterr().err
     assert "no jobs: the model has none" in told
     assert "1 call (6 texts)\n" in told

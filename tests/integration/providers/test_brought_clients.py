@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from embatch.errors import ProviderError
+from embatch.errors import ProviderError, UsageError
+from embatch.frontends.embedder import Embedder
+from embatch.gemini import EmbeddingRequest, GeminiBatchClient, SmartGeminiClient
 from embatch.providers.registry import open_provider
 from embatch.remote import EmbedWork, Generated, GenerateWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.integration.providers.conftest import Scripted
 
@@ -134,3 +137,67 @@ def test_azure(server: Scripted) -> None:
     assert answer.tokens is None
     assert "/openai/deployments/text-embedding-3-small/embeddings" in server.seen[0].path
     assert server.seen[0].headers["api-key"] == KEY
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is learned and what is under way stays in the test's own folder."""
+    monkeypatch.setenv("EMBATCH_CACHE", str(tmp_path))
+
+
+def vertex(server: Scripted) -> tuple[str, Any]:
+    server.reply(200, {"embeddings": [{"values": UNIT}] * 30, "usageMetadata": {"promptTokenCount": 90}})
+    return "gemini:gemini-embedding-001", gemini_client(server, vertexai=True)
+
+
+def azure(server: Scripted) -> tuple[str, Any]:
+    vector = [1.0] + [0.0] * 1535
+    rows = [{"index": index, "embedding": vector} for index in range(30)]
+    server.reply(200, {"data": rows, "usage": {"prompt_tokens": 90, "total_tokens": 90}})
+    client = openai.AzureOpenAI(azure_endpoint=server.url, api_key=KEY, api_version="2024-10-21")
+    return "openai:text-embedding-3-small", client
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize("where", [vertex, azure])
+@pytest.mark.parametrize("strategy", ["auto", "hybrid"])
+def test_where_there_are_no_jobs_calls_do_it(
+    server: Scripted, where: Callable[[Scripted], tuple[str, Any]], strategy: Any
+) -> None:
+    """Half an hour's worth of patience or not: on Vertex AI and Azure everything goes by calls, and that is said."""
+    model, client = where(server)
+    with client, Embedder(model, client=client, strategy=strategy, hour_worth=0.0) as embedder:
+        lanes = embedder.embed([f"text {n}" for n in range(30)]).report.lanes
+    assert lanes is not None
+    assert (lanes.calls, lanes.jobs, lanes.call_items) == (1, 0, 30)
+    assert any("has no jobs: 30 items go by calls" in decision for decision in lanes.decisions)
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize("where", [vertex, azure])
+def test_where_there_are_no_jobs_none_can_be_asked_for(
+    server: Scripted, where: Callable[[Scripted], tuple[str, Any]]
+) -> None:
+    """`batch` by name is refused before anything is sent, with the way out: it would cost twice as much by calls."""
+    model, client = where(server)
+    with client, pytest.raises(UsageError, match="no batch jobs here") as error:
+        Embedder(model, client=client, strategy="batch")
+    assert "individual" in error.value.hint
+    assert not server.seen
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_smart_clients_on_vertex(server: Scripted) -> None:
+    """The smart client makes calls of however many requests; jobs asked for by name are refused."""
+    _, client = vertex(server)
+    requests = [EmbeddingRequest(text=f"text {n}", tag=str(n)) for n in range(30)]
+    with client:
+        smart = SmartGeminiClient(client, "models/gemini-embedding-001")
+        assert [result.tag for result in smart.embed_content(requests) if result.embedding] == [
+            str(n) for n in range(30)
+        ]
+        with pytest.raises(UsageError, match="no batch jobs here"):
+            smart.embed_content(requests, force_batch=True)
+        with pytest.raises(UsageError, match="no batch jobs here"):
+            GeminiBatchClient(client, "models/gemini-embedding-001").embed_content(requests)
+        smart.close()

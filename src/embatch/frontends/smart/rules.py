@@ -73,7 +73,11 @@ class Rules:
     def lanes(self, items: int, asked: Asked, *, has_jobs: bool) -> tuple[LaneSettings, str]:
         """Settings for a run over so many distinct texts, and the reason in words."""
         plain = self.plain()
-        fixed = self._fixed(asked) if has_jobs else ("individual", "this model has no batch jobs here")
+        fixed = self._fixed(asked)
+        if not has_jobs and (
+            fixed is None or fixed[0] != "batch"
+        ):  # what asks for jobs by name is refused later
+            fixed = ("individual", "this model has no batch jobs here")
         if fixed is not None:
             return replace(plain, strategy=fixed[0]), fixed[1]
         return self._by_size(items, plain, replace(plain, strategy="individual"))

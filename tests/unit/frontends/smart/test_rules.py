@@ -66,9 +66,12 @@ def test_hybrid_sends_a_few_at_once_and_the_rest_as_a_job() -> None:
 
 
 def test_without_jobs_there_are_calls() -> None:
-    """A model that has no jobs is not asked for one."""
-    settings, why = Rules().lanes(500, Asked(batch=True), has_jobs=False)
-    assert (settings.strategy, why) == ("individual", "this model has no batch jobs here")
+    """A model that has no jobs is not asked for one, unless by name: that is an error of whoever carries it out."""
+    for rules in (Rules(), Rules(strategy="hybrid"), Rules(threshold="auto")):
+        settings, why = rules.lanes(500, Asked(), has_jobs=False)
+        assert (settings.strategy, why) == ("individual", "this model has no batch jobs here")
+    for rules, asked in ((Rules(), Asked(batch=True)), (Rules(strategy="batch"), Asked())):
+        assert rules.lanes(500, asked, has_jobs=False)[0].strategy == "batch"
 
 
 def test_decisions_are_told_with_their_estimates() -> None:
