@@ -114,12 +114,14 @@ class Fitting:
             UsageError: `max_tokens` leaves no room for text.
         """
         self.text = text
-        self.limits = Limits.of(max_tokens, 0, count)
+        # One call for all that is asked beforehand: files are small, and calls are slow.
+        one, single, sample, spread = count(["a", "a a", _SAMPLE, f"a{_SPACES}a"])
+        self.limits = Limits.of(max_tokens, 0, lambda _: (one, single))
         self._count = count
         self._opened = opened
-        sample, spread, single = count([_SAMPLE, f"a{_SPACES}a", "a a"])
         self._rate = max(0.1, (sample - self.limits.added) / len(_ABOUT_A_TOKEN.findall(_SAMPLE)))
         self._spaces_count = spread > single or single > self.limits.added + 2
+        self._sizes: dict[tuple[int, int], int] = {}
         self._contexts: dict[str, int] = {"": 0}
         self._part = max(1, self.limits.room // 4)
 
@@ -127,7 +129,12 @@ class Fitting:
         """Tokens of a stretch, estimated; of a very long one only that it is too long."""
         if end - start > self.limits.chars:
             return self.limits.chars
-        return int(len(_ABOUT_A_TOKEN.findall(self.text, start, end)) * self._rate)
+        size = self._sizes.get((start, end))
+        if size is None:
+            size = self._sizes[start, end] = int(
+                len(_ABOUT_A_TOKEN.findall(self.text, start, end)) * self._rate
+            )
+        return size
 
     def is_over(self, start: int, end: int, tokens: int) -> bool:
         """Whether a stretch has more tokens than that, about; looks only at the lengths where they tell."""
@@ -214,15 +221,13 @@ class Fitting:
 
     def _is_hopeless(self, group: _Group) -> bool:
         """Whether counting it would be a waste."""
-        length = group.end - group.start
-        if length > self.limits.chars:
+        if group.end - group.start > self.limits.chars:
             return True
-        single = len(group.spans) == 1 and not self._opened(group.spans[0])
-        return (
-            not single
-            and length > 3 * self.limits.room
-            and self.is_over(group.start, group.end, 2 * self.limits.room)
-        )
+        return self.is_over(group.start, group.end, self.limits.room * 6 // 5) and not self._is_token(group)
+
+    def _is_token(self, group: _Group) -> bool:
+        """Whether it cannot be cut but within a token, for which its tokens must be known."""
+        return len(group.spans) == 1 and not self._opened(group.spans[0])
 
     def _embedded(self, group: _Group) -> str:
         text = self.text[group.start : group.end].strip()
