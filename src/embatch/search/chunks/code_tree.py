@@ -14,7 +14,8 @@ import numpy as np
 
 from embatch.search.chunks.code_names import Definition, Definitions, header, joined
 from embatch.search.chunks.grammars import GRAMMARS
-from embatch.search.chunks.lines_fitting import Border, Label, Span
+from embatch.search.chunks.lines_fitting import Label, Span
+from embatch.search.chunks.lines_tearing import Border
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embatch.search.chunks.lines_fitting import Border, Fitting, Label, Span
+from embatch.search.chunks.lines_fitting import Fitting, Label, Span
+from embatch.search.chunks.lines_tearing import Border
 
 if TYPE_CHECKING:
     from embatch.chunks import Chunk, Document
