@@ -71,7 +71,7 @@ def read_object(line: bytes) -> dict[str, Any]:
         RowError: it is none.
     """
     try:
-        value = json.loads(line)
+        value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RowError(f"not UTF-8 text: {error.reason} at byte {error.start}") from error
     except ValueError as error:
