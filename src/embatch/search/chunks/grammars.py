@@ -255,19 +255,10 @@ GRAMMARS: Mapping[str, Grammar] = {
 
 @cache
 def _language(module: str, entry: str) -> Any:
-    """The grammar itself.
+    """The grammar itself."""
+    from tree_sitter import Language
 
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        from tree_sitter import Language
-
-        return Language(getattr(importlib.import_module(module), entry)())
-    except ImportError as error:
-        raise MissingExtraError(
-            f'Cutting code by its syntax needs tree-sitter and its grammars ({error}): pip install "embatch[search]".'
-        ) from error
+    return Language(getattr(importlib.import_module(module), entry)())
 
 
 def parse(language: str, source: bytes) -> Any:
@@ -281,8 +272,13 @@ def parse(language: str, source: bytes) -> Any:
         MissingExtraError: tree-sitter or the language's grammar is not installed.
     """
     grammar = GRAMMARS[language]
-    spoken = _language(grammar.module, grammar.entry)
-    from tree_sitter import Parser
+    try:
+        from tree_sitter import Parser
 
+        parser = Parser(_language(grammar.module, grammar.entry))
+    except ImportError as error:
+        raise MissingExtraError(
+            f'Cutting code by its syntax needs tree-sitter and its grammars ({error}): pip install "embatch[search]".'
+        ) from error
     # To the scanners of some grammars a NUL is the end of the text, whatever its length.
-    return Parser(spoken).parse(source.replace(b"\0", b" ")).root_node
+    return parser.parse(source.replace(b"\0", b" ")).root_node
