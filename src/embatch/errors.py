@@ -39,6 +39,7 @@
     │   ├── IndexNotFoundError     there is none
     │   ├── IndexMismatchError     it was made with another model
     │   ├── IndexBusyError         another process is changing it
+    │   ├── IndexUnreachableError  the server that has it does not answer
     │   └── IndexBrokenError       its files cannot be read
     └── InterruptedRunError        Ctrl-C or SIGTERM; what was done is kept
 
@@ -355,6 +356,13 @@ class IndexBusyError(SearchIndexError):
 
     retryable = True
     default_hint = "Wait for it to end; queries work meanwhile."
+
+
+class IndexUnreachableError(SearchIndexError):
+    """The server of the index does not answer, or the connection to it broke."""
+
+    retryable = True
+    default_hint = "Check that the server runs and can be reached; then run the same command again."
 
 
 class IndexBrokenError(SearchIndexError):

@@ -93,14 +93,15 @@ def test_kills_at_random_moments_leave_an_index_that_equals_a_clean_one(tmp_path
     killed = 0
     while killed < KILLS:
         process = subprocess.Popen(
-            [*COMMAND, str(folder), *HASHING], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*COMMAND, str(folder), *HASHING], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         try:
-            process.wait(timeout=rng.uniform(0.2 * lifetime_s, lifetime_s))
+            _, said = process.communicate(timeout=rng.uniform(0.2 * lifetime_s, lifetime_s))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             killed += 1
-        assert process.wait() in {0, -signal.SIGKILL}
+            _, said = process.communicate()
+        assert process.returncode in {0, -signal.SIGKILL}, said
         try:
             content(folder)  # whole, as it was after some run that ended
         except IndexNotFoundError:

@@ -270,9 +270,10 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(index: Index, fold
     assert "Kuchen" in index.query("Kuchen", mode="text")[0].chunk.text
 
 
-def test_a_file_that_vanishes_meanwhile_keeps_what_the_index_had(index: Index, folder: Path) -> None:
+def test_a_file_that_vanishes_meanwhile_keeps_what_the_index_had(
+    index: Index, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between the walk and the reading a file may go: that is reported, and settled by the next sync."""
-    from embatch.search import sync as module
     from embatch.search.survey import survey
 
     def vanishing(*arguments: Any, **options: Any) -> Any:
@@ -281,12 +282,9 @@ def test_a_file_that_vanishes_meanwhile_keeps_what_the_index_had(index: Index, f
         return result
 
     (folder / "guide.md").write_text(f"{GUIDE}\nmore\n", "utf-8")
-    original = module.survey
-    module.survey = vanishing
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr("embatch.search.sync.survey", vanishing)
         report = index.sync()
-    finally:
-        module.survey = original
     assert report.unreadable == 1
     assert found(index, "can penguins fly?")[0].startswith("guide.md")
     assert index.sync().removed == 1

@@ -20,6 +20,7 @@ from embatch.errors import (
     DiskFullError,
     IndexBrokenError,
     IndexBusyError,
+    IndexUnreachableError,
     SearchIndexError,
     UsageError,
 )
@@ -58,13 +59,6 @@ _SESSION = """
 # A server that was waiting for a killed client would hold its lock until the statement ends.
 _NOTICE_DEATH = "SET client_connection_check_interval = 500"
 _ADD_EXTENSION = "CREATE EXTENSION IF NOT EXISTS vector"
-
-
-class IndexUnreachableError(SearchIndexError):
-    """The server of the index does not answer, or the connection to it broke."""
-
-    retryable = True
-    default_hint = "Check that the server runs and can be reached; then run the same command again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,16 @@ import numpy as np
 
 from embatch.chunks import Chunk, Hit, StoreStats, Where
 from embatch.decisions.globs import path_filter
-from embatch.errors import IndexBrokenError, IndexMismatchError, IndexNotFoundError, UsageError
+from embatch.errors import (
+    IndexBrokenError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    IndexUnreachableError,
+    UsageError,
+)
 from embatch.storage.vectors import pgvector_sql as sql
 from embatch.storage.vectors.matching import query_words
-from embatch.storage.vectors.pgvector_connect import IndexUnreachableError, Location, Pool, vector_of
+from embatch.storage.vectors.pgvector_connect import Location, Pool, vector_of
 from embatch.storage.vectors.pgvector_editions import editions_of
 from embatch.storage.vectors.pgvector_index import LARGEST_EF, ROWS, in_words, indexed
 from embatch.storage.vectors.pgvector_sql import named
