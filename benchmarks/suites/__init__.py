@@ -21,6 +21,7 @@ SUITES = {
     "decisions": "the strategy against one who knows the future, in simulated worlds",
     "search": "nDCG@10 and recall@10 of searches by words, by meaning and by both",
     "index": "making an index against the bare engine, keeping it, asking it cold and warm",
+    "scale": "an index of hashed vectors that grows to a million chunks",
     "processor": "chunks through an embedding service against one call a chunk, and what that saves",
     "tasks": "task vectors in a batch against one task at a time",
     "gpu": "embatch and sentence-transformers in half precision on a GPU",
