@@ -2,8 +2,8 @@
 
 What the writer does before readers may see a new state, beside `lance_upkeep`. A small table has none: it is searched
 exactly, in memory. A large one gets `IVF_RQ` (inverted lists of vectors in one bit a number, candidates compared
-exactly): of all types of Lance it was built in the least time, and queries with it took the least at equal recall, on
-100,000 and 1,000,000 vectors of hashed and of learned kind.
+exactly): of all types of Lance it was built in the least time, and queries took the least at equal recall, on 100,000
+and 1,000,000 hashed vectors of 384 numbers. Learned ones need fewer probes.
 """
 
 from __future__ import annotations
