@@ -157,7 +157,9 @@ class SendCall:
     items: int
     tokens: int
     margin: float = 1.0
-    """What its price by the price list is multiplied by for the most that it may cost."""
+    """What its price by the price list is multiplied by for the most that it may cost ..."""
+    answer: float = 0.0
+    """... and dollars that the answer to each item may cost beside that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -184,6 +184,8 @@ class ModelFacts:
     """Whether the provider cuts texts that are too long, in silence; else it refuses them."""
     chars_per_token: float = 4.0
     """To begin with; corrected by what the provider counts."""
+    output_tokens: int | None = None
+    """Of the longest answer, for a model that generates; None: not known."""
     call: CallLimits = field(default_factory=CallLimits)
     job: JobLimits | None = None
     """None: this model has no asynchronous jobs."""

@@ -104,7 +104,7 @@ class Strategy:
             goal=goal,
             facts=facts,
             beliefs=beliefs,
-            purse=Purse(facts.prices, goal.budget),
+            purse=Purse(facts.prices, goal.budget, facts.output_tokens),
             calls=CallLane(pacer, beliefs, call_limits or (lambda: facts.call)),
             jobs=JobLane(facts.job, beliefs, max_job_items),
             start=now,
@@ -326,7 +326,7 @@ class Strategy:
             self._wake = min(self._wake, start)
             return False
         size = int(min(items, self._planner.job_size, lane.job_items()))
-        afford = state.purse.affordable("batch", size)
+        afford = state.purse.affordable("batch", state.item_tokens, size)
         room = min(lane.room_tokens(), afford)
         fits = room / state.item_tokens
         if lane.room() < 1 or fits < (
@@ -359,7 +359,7 @@ class Strategy:
             ):  # other runs share the pacer: no event of this one will tell when it is free
                 self._wake = min(self._wake, self._now + _OTHERS_S)
             return False
-        afford = state.purse.affordable("individual")
+        afford = state.purse.affordable("individual", state.item_tokens)
         if afford < math.inf:
             items = min(items, int(afford / state.item_tokens))
         if items < 1:
@@ -367,8 +367,8 @@ class Strategy:
         size, tokens, delay = state.calls.next_call(self._now, items, state.item_tokens)
         if delay == 0:
             tokens = max(1, int(min(tokens, afford)))
-            worst = state.purse.worst(size)
-            self._ask(SendCall(id=self._next_id(), items=size, tokens=tokens, margin=worst), done)
+            id_, worst, answer = self._next_id(), state.purse.worst(size), state.purse.longest("individual")
+            self._ask(SendCall(id=id_, items=size, tokens=tokens, margin=worst, answer=answer), done)
             return True
         if delay == math.inf:  # one text has more tokens than a whole minute takes
             state.calls.closed = ErrorKind.TOO_MANY_TOKENS

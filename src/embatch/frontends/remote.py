@@ -31,7 +31,7 @@ from embatch.errors import ProviderError, UsageError
 from embatch.frontends.lane_checks import check_budget, check_jobs, check_settings
 from embatch.providers.registry import open_provider
 from embatch.providers.work import check_work, estimate_tokens, resolve_task, work_spec
-from embatch.remote import URGENT, EmbedWork, Goal
+from embatch.remote import URGENT, EmbedWork, GenerateWork, Goal
 from embatch.types import CostRule, LaneReport, Limits, Tokenized
 
 if TYPE_CHECKING:
@@ -335,10 +335,13 @@ class RemoteModel:
         if goal.budget is not None and (spent := ledger.spent()):
             goal = replace(goal, budget=max(0.0, goal.budget - spent))
         self.expect(report, settings, ledger)
+        facts = self.facts
+        if isinstance(work, GenerateWork) and work.max_output_tokens is not None:
+            facts = replace(facts, output_tokens=work.max_output_tokens)
         strategy = Strategy(
             settings.strategy,
             goal,
-            self.facts,
+            facts,
             self.pacer,
             self.beliefs,
             now=self.clock.now(),

@@ -13,7 +13,7 @@ from embatch.engine.lanes.clock import Clock
 from embatch.errors import EmptyTextError, GoalError, NotSentError, ProviderError, RowError, UsageError
 from embatch.frontends.generation import GenerateRun, GeneratingModel, answer_spec, check_generation
 from embatch.frontends.remote import LaneSettings
-from embatch.remote import ErrorKind, Generated, GenerateWork, Goal, JobRow
+from embatch.remote import CallAnswer, ErrorKind, Generated, GenerateWork, Goal, JobRow, Prices
 from embatch.storage.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embatch.errors import EmbatchError
-    from embatch.remote import JobRef
+    from embatch.remote import JobRef, StrategyName, Work
 
 WORK = GenerateWork(model="chat", system="Be brief")
 CALLS, JOBS = LaneSettings(strategy="individual"), LaneSettings(strategy="batch")
@@ -100,6 +100,60 @@ def test_no_prompts_are_no_answers() -> None:
     assert answers(provider, []) == []
     assert answers(provider, ["", " "], settings=JOBS)[0].__class__ is EmptyTextError
     assert (provider.calls, provider.jobs) == ([], {})
+
+
+class Talker(Chat):
+    """The double, whose answers are as long as they may be, or much shorter: nobody knows beforehand."""
+
+    PRICES = Prices(individual=0.1, batch=0.05, output_individual=4.0, output_batch=2.0)
+
+    def spent(self) -> float:
+        """Dollars, as it reckons."""
+        called = sum(0.1 * 3 + 4.0 * self.length(call[0]) for call in self.calls)
+        in_jobs = sum(
+            0.05 * 3 + 2.0 * self.length(text) for job in self.jobs.values() for _, text in job.rows
+        )
+        return (called + in_jobs) / 1e6
+
+    @staticmethod
+    def length(text: str) -> int:
+        """Tokens of the answer: every seventh prompt is answered at full length."""
+        return 100 if int(text.rsplit(maxsplit=1)[-1]) % 7 == 6 else 4
+
+    def call(self, texts: Sequence[str], work: Work, *, timeout_s: float) -> CallAnswer:
+        """One synchronous request."""
+        super().call(texts, work, timeout_s=timeout_s)
+        return CallAnswer(results=[Generated("so", 3, self.length(texts[0]), "STOP")], tokens=3)
+
+    def results(self, job: JobRef) -> Iterator[JobRow]:
+        """All rows."""
+        for key, text in self._job(job).rows:
+            yield JobRow(key, Generated("so", 3, self.length(text), "STOP"), 3)
+
+
+@pytest.mark.parametrize("strategy", ["individual", "batch", "hybrid", "auto"])
+@pytest.mark.parametrize("budget", [0.0005, 0.003, 0.02])
+def test_a_budget_holds_whatever_the_answers_are(strategy: StrategyName, budget: float) -> None:
+    """Each answer counts as the longest one until it is there: no surprise costs more than the budget."""
+    provider = Talker(facts=facts(dimensions=0, model="chat", prices=Talker.PRICES))
+    settings = LaneSettings(strategy=strategy, goal=Goal(budget=budget))
+    work = GenerateWork(model="chat", max_output_tokens=100)
+    with closing(Ledger.open(None, fingerprint="x", about={})) as ledger:
+        run = GenerateRun(model(provider), work, ledger=ledger, settings=settings, collect=True)
+        found = list(run.run(enumerate(f"prompt {n}" for n in range(100))))
+    assert provider.spent() <= budget
+    assert provider.spent() >= budget / 4 or all(isinstance(answer, Generated) for _, answer in found)
+
+
+def test_answers_without_a_bound_say_so() -> None:
+    """A budget that does not suffice for the longest answer names it: bounding the answers is the way out."""
+    prices = Prices(individual=0.1, batch=0.05, output_individual=4.0, output_batch=2.0)
+    provider = chat()
+    provider.facts = facts(dimensions=0, model="chat", prices=prices, output_tokens=10_000)
+    tight = LaneSettings(strategy="individual", goal=Goal(budget=0.01))
+    with pytest.raises(GoalError, match="longest answer"):
+        answers(provider, ["a"], settings=tight)
+    assert not provider.calls
 
 
 def test_a_budget_ends_the_run_or_stands_in_the_answers_places() -> None:

@@ -103,7 +103,7 @@ class State:
 
     def affords(self, lane: Lane) -> bool:
         """Whether the budget takes another item."""
-        return self.purse.affordable(lane) >= self.item_tokens
+        return self.purse.affordable(lane, self.item_tokens) >= self.item_tokens
 
     def can_go_on(self) -> bool:
         """Whether any of what waits can still be sent."""
@@ -114,10 +114,13 @@ class State:
         """Why what waits cannot be sent."""
         if self.goal.budget is not None and (self.may_call() or self.may_job()):
             spent = self.purse.spent + self.purse.lost
-            each = self.purse.expected("batch" if self.may_job() else "individual", self.item_tokens)
+            lane: Lane = "batch" if self.may_job() else "individual"
+            each = f"about {money(self.purse.expected(lane, self.item_tokens))}"
+            if longest := self.purse.longest(lane):
+                each = f"up to {money(longest)}: so much is the longest answer; a lower max_output_tokens bounds it"
             return None, (
                 f"the budget of {money(self.goal.budget)} is used up: {money(spent)} are spent, and "
-                f"each of the {self.waiting:,} that wait costs about {money(each)}"
+                f"each of the {self.waiting:,} that wait costs {each}"
             )
         kind = self.stopped or self.calls.closed or self.calls.pacer.stopped or self.jobs.closed
         lanes = "neither lane takes them" if self.name != "individual" else "calls do not take them"

@@ -67,7 +67,7 @@ class Calls:
         units = self._group(asked) if self._groups else self._take(asked.items, asked.tokens)
         tokens = run.expected_tokens(units)
         if units:
-            worst = run.price("individual", tokens) * asked.margin
+            worst = run.price("individual", tokens) * asked.margin + len(units) * asked.answer
             self._sent[asked.id] = parts.ledger.pend(
                 "individual", items=len(units), tokens=tokens, dollars=worst
             )
