@@ -109,7 +109,8 @@ def test_an_outage_after_answers_is_waited_out_for_an_hour(kind: ErrorKind) -> N
     drive = Drive("individual")
     drive.give(5000)
     drive.answer(most=1)
-    began, finish, refused = drive.now, [], 0
+    began, refused = drive.now, 0
+    finish: list[Finish] = []
     while not finish and refused < 2000:
         refused += bool(drive.calls)
         finish = only(Finish, drive.refuse(kind))
