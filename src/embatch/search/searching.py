@@ -94,7 +94,9 @@ class Searcher:
 
 
 def where_of(paths: Iterable[str] = (), languages: Iterable[str] = (), kinds: Iterable[str] = ()) -> Where:
-    """A filter from what a person asks for: `code` and `prose` stand for all their kinds.
+    """A filter from what a person asks for.
+
+    `code` and `prose` stand for all their kinds, and a path without a `/` for files and folders of that name anywhere.
 
     Raises:
         UsageError: there is no such kind.
@@ -105,7 +107,21 @@ def where_of(paths: Iterable[str] = (), languages: Iterable[str] = (), kinds: It
             known = ", ".join((*_GROUPS, *CODE_KINDS, *PROSE_KINDS))
             raise UsageError(f"There is no kind {kind!r}.", hint=f"Kinds are: {known}.")
         allowed.extend(_GROUPS.get(kind, (kind,)))
-    return Where(paths=tuple(paths), languages=tuple(map(_language, languages)), kinds=tuple(allowed))
+    wide = tuple(pattern for typed in paths for pattern in _widened(typed))
+    return Where(paths=wide, languages=tuple(map(_language, languages)), kinds=tuple(allowed))
+
+
+def _widened(typed: str) -> list[str]:
+    """The patterns that a typed one means.
+
+    >>> _widened("*.py"), _widened("!tests"), _widened("src/*.py")
+    (['**/*.py', '**/*.py/**'], ['!**/tests', '!**/tests/**'], ['src/*.py'])
+    """
+    sign, pattern = ("!", typed[1:]) if typed.startswith("!") else ("", typed)
+    pattern = pattern.removeprefix("./")
+    if "/" in pattern or pattern == "**":
+        return [sign + pattern]
+    return [f"{sign}**/{pattern}", f"{sign}**/{pattern}/**"]
 
 
 _SPOKEN = {"c++": "cpp", "c#": "c_sharp", "csharp": "c_sharp", "js": "javascript", "ts": "typescript"}

@@ -92,6 +92,9 @@ def test_filters_narrow(index: Index) -> None:
     assert all(place.startswith("guide.md") for place in found(index, "request", path="*.md"))
     assert all(place.startswith("src/") for place in found(index, "penguins", language="python"))
     assert {hit.chunk.kind for hit in index.query("penguins", kind="code")} <= {"function", "block"}
+    assert all(place.startswith("src/") for place in found(index, "penguins", path="tools.py"))
+    assert all(place.startswith("src/") for place in found(index, "penguins", path="src"))
+    assert found(index, "penguins", path="!src") == found(index, "penguins", path="guide.md")
     assert found(index, "penguins", path="!guide.md") == found(index, "penguins", path="src/**")
 
 
