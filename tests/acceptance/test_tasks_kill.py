@@ -87,7 +87,7 @@ def test_recording_survives_being_killed(tmp_path: Path) -> None:
 @pytest.mark.kill
 @pytest.mark.timeout(900)
 def test_a_monitor_loses_no_task_to_being_killed(tmp_path: Path) -> None:
-    """Tasks handed over are in the spool or the file at every moment; in the end all are in the file, the newest last."""
+    """Tasks handed over are in the spool or the file at every moment, and in the end all in the file."""
     workspace, clean = workspaces(tmp_path)
     spool = workspace / "spool"
     spool.mkdir()

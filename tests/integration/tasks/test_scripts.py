@@ -126,7 +126,7 @@ def test_without_an_environment_the_way_out_is_named(tmp_path: Path) -> None:
     """A Python without the libraries, and a checkout without `.venv`: what lacks, and how to make it."""
     scripts = checkout(tmp_path / "checkout")
     python = bare_environment(tmp_path / "bare")
-    command = [python, scripts / "query_similar_tasks.py", "."]
+    command = [python, str(scripts / "query_similar_tasks.py"), "."]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "lacks click" in done.stderr
@@ -143,6 +143,6 @@ def test_a_bare_python_goes_on_in_the_checkouts_environment(tmp_path: Path) -> N
     stand_in.write_text('#!/bin/sh\necho "started: $@"\n')
     stand_in.chmod(0o755)
     python = bare_environment(tmp_path / "bare")
-    command = [python, scripts / "query_similar_tasks.py", "a b", "--k", "3"]
+    command = [python, str(scripts / "query_similar_tasks.py"), "a b", "--k", "3"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("query_similar_tasks.py a b --k 3\n")

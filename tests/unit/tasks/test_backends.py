@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -78,7 +80,12 @@ def test_a_bad_task_raises_for_all() -> None:
 def test_bad_tasks_are_isolated_on_request() -> None:
     """Asked to collect, a bad task's row is NaN and the others have the vectors that they have without it."""
     backend = TFIDFBackend()
-    tasks = [{"title": "a task"}, {"title": None}, {"title": "\ud800"}, {"title": "another"}]
+    tasks: list[dict[str, Any]] = [
+        {"title": "a task"},
+        {"title": None},
+        {"title": "\ud800"},
+        {"title": "another"},
+    ]
     vectors = backend.compute_embeddings_batch(tasks, on_error="collect")
     assert np.isnan(vectors).all(axis=1).tolist() == [False, True, True, False]
     np.testing.assert_array_equal(vectors[[0, 3]], backend.compute_embeddings_batch([tasks[0], tasks[3]]))
