@@ -225,6 +225,11 @@ def test_what_is_like_a_place(index: Index) -> None:
         index.similar("src/tools.py", 4_000)
 
 
+def test_git_leaves_the_index_out(index: Index) -> None:
+    """An index inside a repository is not committed by mistake."""
+    assert (index.root / ".embatch" / ".gitignore").read_text("utf-8") == "*\n"
+
+
 def test_an_empty_question_is_refused(index: Index) -> None:
     """There is nothing to look for."""
     with pytest.raises(UsageError, match="empty"):

@@ -282,7 +282,17 @@ class Index:
         if spec is None:
             spec = self._model.get().spec
         writer = open_writer(self.location, spec=spec, fresh=self._rebuild)
+        self._leave_out_of_git()
         return closing(writer)
+
+    def _leave_out_of_git(self) -> None:
+        """Nobody wants to commit an index by mistake."""
+        if is_url(self.location) or Path(self.location) != self.root / FOLDER:
+            return
+        ignored = self.root / FOLDER.parts[0] / ".gitignore"
+        with suppress(OSError):  # a convenience, no more
+            if not ignored.exists():
+                ignored.write_text("*\n", "utf-8")
 
     def _write(self, job: Callable[[Sync], SyncReport]) -> SyncReport:
         with self._writer() as writer, open_workshop(self.location, self._model) as shop:

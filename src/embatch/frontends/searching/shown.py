@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from embatch.chunks import Hit
     from embatch.frontends.searching.index import Index
 
+_SEPARATORS = str.maketrans({"\u2028": " ", "\u2029": " ", "\r": "", "\f": " ", "\x1b": " "})
 _LEXERS = {"c_sharp": "csharp", "text": "text", "shell": "bash"}  # where ours is not the highlighter's name
 
 
@@ -123,7 +124,8 @@ def _excerpt(text: str, language: str, first: int, lines: int, *, colour: bool) 
     """The first lines, numbered; highlighted where somebody sees it."""
     from rich.text import Text
 
-    all_lines = text.expandtabs(4).splitlines()
+    # Not `splitlines`: pages of HTML have other separators within their lines.
+    all_lines = text.translate(_SEPARATORS).expandtabs(4).split("\n")
     shown = [line.rstrip() for line in all_lines[:lines]]
     width = len(str(first + len(shown)))
     if not colour:
