@@ -1,4 +1,4 @@
-"""The command line: `embatch embed | plan | generate | runs | rehearse | emulate | models`.
+"""The command line: `embatch embed | plan | index | query | tasks | generate | runs | rehearse | emulate | models`.
 
 This module holds the group and turns every error of the tree into a message and a documented exit code. Commands live
 in modules of their own and are imported when they are called.
@@ -39,12 +39,16 @@ Exit codes:
   6    the engine failed, or memory ran out
   7    the provider refused or cannot be reached
   8    the budget is used up
+  9    an index cannot be used
   130  interrupted: the same command goes on where it was
 """
 
 _COMMANDS = {
     "embed": ("embatch.frontends.cli.embed", "embed", "Embed files, folders, tables or standard input."),
     "plan": ("embatch.frontends.cli.plan", "plan", "Say what `embed` would do, without doing it."),
+    "index": ("embatch.frontends.cli.index", "index", "Make files and folders searchable, and keep them so."),
+    "query": ("embatch.frontends.cli.query", "query", "Find places in an index by a question."),
+    "tasks": ("embatch.frontends.cli.tasks", "tasks", "Remember finished tasks, find similar ones."),
     "runs": ("embatch.frontends.cli.runs", "runs", "List, show, resume and cancel runs through a provider."),
     "rehearse": ("embatch.frontends.cli.rehearse", "rehearse", "Play a planned run on fast time."),
     "generate": (

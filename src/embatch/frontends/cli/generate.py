@@ -38,7 +38,7 @@ _OPTIONS = [
     ),
     click.option("--max-output-tokens", type=click.IntRange(1), metavar="N", help="Longest answer."),
     *LANES,
-    click.option("--fresh", is_flag=True, help="Forget what an interrupted run left."),
+    click.option("--fresh", is_flag=True, help="Forget what earlier runs of this output left."),
     click.option("--json", "as_json", is_flag=True, help="Progress and summary as lines of JSON."),
     click.option("--quiet", is_flag=True, help="Say nothing but errors."),
 ]

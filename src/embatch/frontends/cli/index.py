@@ -55,6 +55,7 @@ def index(
     """
     settings = _settings(context, model_settings)
     opened = _open(paths, location, rebuild=rebuild, chunk_tokens=chunk_tokens, settings=settings)
+    opened.command = sys.argv[1:]
     with opened:
         listed = list(paths) or [str(opened.root)]
         report = _sync(opened, listed, as_json=as_json, quiet=quiet)

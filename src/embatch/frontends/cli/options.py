@@ -148,7 +148,7 @@ _OUTPUT = [
         help="What a number is stored as.",
     ),
     click.option("--with-text", is_flag=True, help="Store the text beside its vector."),
-    click.option("--fresh", is_flag=True, help="Forget what an interrupted run left."),
+    click.option("--fresh", is_flag=True, help="Forget what earlier runs of this output left."),
     click.option(
         "--document-type", default="any", metavar="NAME", help="Learn batch sizes per kind of text."
     ),

@@ -58,6 +58,8 @@ class Index:
         """A folder, or the URL of a database."""
         self.root = root
         """The folder that its paths are relative to."""
+        self.command: Sequence[str] = ()
+        """Arguments that go on with a sync, for `embatch runs resume`; set by the command line."""
         self._model = model
         self._reader = reader
         self._chunk_tokens = chunk_tokens
@@ -295,7 +297,7 @@ class Index:
                 ignored.write_text("*\n", "utf-8")
 
     def _write(self, job: Callable[[Sync], SyncReport]) -> SyncReport:
-        with self._writer() as writer, open_workshop(self.location, self._model) as shop:
+        with self._writer() as writer, open_workshop(self.location, self._model, self.command) as shop:
             self._model.expect(writer.spec)
             tokens = min(self._chunk_tokens or CHUNK_TOKENS, writer.spec.max_tokens)
             about = {**writer.about, "chunk_tokens": str(tokens)}

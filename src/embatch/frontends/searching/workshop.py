@@ -35,11 +35,13 @@ class OpenWorkshop:
     Args:
         folder: where the journal lies.
         model: of the index.
+        command: arguments that go on with the run, for `embatch runs resume`.
     """
 
-    def __init__(self, folder: Path, model: IndexModel) -> None:
+    def __init__(self, folder: Path, model: IndexModel, command: Sequence[str] = ()) -> None:
         self._folder = folder
         self._model = model
+        self._command = list(command)
         self._journal: VectorCache | None = None
         self._ledger: Ledger | None = None
         self._pipeline: AnyPipeline | None = None
@@ -95,7 +97,7 @@ class OpenWorkshop:
             from embatch.frontends.remote_host import STREAMED_ROWS, open_ledger
 
             self._ledger = open_ledger(
-                self._folder / "index", spec, command=[], base_url=host.backend.base_url
+                self._folder / "index", spec, command=self._command, base_url=host.backend.base_url
             )
             self._pipeline = host.pipeline(
                 None, store=self._journal, ledger=self._ledger, rows_at_once=STREAMED_ROWS
@@ -125,9 +127,9 @@ class OpenWorkshop:
 
 
 @contextmanager
-def open_workshop(location: str, model: IndexModel) -> Iterator[OpenWorkshop]:
+def open_workshop(location: str, model: IndexModel, command: Sequence[str] = ()) -> Iterator[OpenWorkshop]:
     """A workshop whose journal lies with the index, or in the user's folder if that is a database."""
-    shop = OpenWorkshop(_folder(location), model)
+    shop = OpenWorkshop(_folder(location), model, command)
     try:
         yield shop
     finally:
