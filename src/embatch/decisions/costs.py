@@ -134,6 +134,9 @@ def savings(terms: Terms, report: LaneReport, items: int) -> Savings:
     tokens = report.call_tokens + report.job_tokens
     prices = terms.facts.prices
     by_calls = tokens * prices.individual / 1e6 if prices else 0.0
+    if prices and prices.output_individual > 0:  # how much of a bill was answers is not told apart
+        dearer = prices.output_individual / prices.output_batch if prices.output_batch else 1.0
+        by_calls = report.call_dollars + report.job_dollars * dearer
     view = view_of(terms, max(1, items), max(1, tokens))
     as_jobs_s = report.seconds
     if items and view.may_job and report.call_items:

@@ -179,6 +179,8 @@ class AnswerJob:
         except KeyboardInterrupt as error:
             raise self._interrupted() from error
         finally:
+            if self.report.call_items + self.report.job_items > 1:
+                self._model.conclude(self.report)
             default_registry().end(
                 self._ledger.run_id, "done" if whole else "stopped", self._run.report.to_dict()
             )

@@ -106,7 +106,7 @@ class EmbedJob:
             "with_text": with_text,
             "split": split is not None,
         }
-        self._request = self._what_is_asked(sources.signature())
+        self._request = request_of(embedder, sources, vectors_as=vectors_as, with_text=with_text, split=split)
         self._finished = None if fresh or not self._request else look_finished(output, self._request)
         self._journal: RunJournal | None = None
         self._ledger: Ledger | None = None
@@ -271,19 +271,6 @@ class EmbedJob:
 
     # --- what was made before ---------------------------------------------------------------------------------
 
-    def _what_is_asked(self, signature: str | None) -> dict[str, object] | None:
-        """All that the output depends on; None where nothing is paid for, or inputs cannot be known beforehand."""
-        host = self._embedder.host
-        if signature is None or isinstance(host, LocalHost):
-            return None
-        return {
-            "inputs": signature,
-            "spec": self._embedder.spec.to_json(),
-            "base_url": host.backend.base_url,
-            "overlap": None if self._split is None else self._split.overlap_tokens,
-            **self._settings,
-        }
-
     def _tell_finished(self, told: dict[str, Any]) -> Outcome:
         """The outcome of the run that made the output; what it may have left when it was killed at its end goes."""
         if ledger_path(self._output).exists():
@@ -307,6 +294,28 @@ class EmbedJob:
             return read
         done, total = self._sources.bytes_done, self._sources.bytes_total
         return int(read * max(1.0, total / done)) if total and done else None
+
+
+def request_of(
+    embedder: Embedder,
+    sources: Sources,
+    *,
+    vectors_as: Output = "float32",
+    with_text: bool = False,
+    split: SplitRule | None = None,
+) -> dict[str, object] | None:
+    """All that an output depends on; None where nothing is paid for, or the inputs cannot be known beforehand."""
+    host, signature = embedder.host, sources.signature()
+    if signature is None or isinstance(host, LocalHost):
+        return None
+    return {
+        "inputs": signature,
+        "spec": embedder.spec.to_json(),
+        "base_url": host.backend.base_url,
+        "output": vectors_as,
+        "with_text": with_text,
+        "overlap": None if split is None else split.overlap_tokens,
+    }
 
 
 def split_rows(

@@ -56,6 +56,7 @@ def planned_model(
     facts: ModelFacts | None = None,
     dimensions: int | None = None,
     tier: str | None = None,
+    base_url: str | None = None,
 ) -> RemoteModel:
     """The model of this name, to be reckoned with. `dimensions` stand in where the model's are not known.
 
@@ -79,4 +80,5 @@ def planned_model(
             )
         found = replace(found, dimensions=dimensions)
     provider: Any = Unopened(found)
-    return RemoteModel(provider, settings=settings, learned=ReadOnly(default_learned()))
+    learned = ReadOnly(default_learned())
+    return RemoteModel(provider, settings=settings, learned=learned, base_url=base_url)

@@ -295,7 +295,11 @@ class RemoteModel:
                 head=URGENT if settings.head is None else settings.head,
             )
         one = next((one for one in found if one.strategy == settings.strategy), found[0])
-        report.expected_seconds, report.expected_dollars = one.seconds_p50, one.dollars
+        report.expected_seconds = one.seconds_p50
+        if not (
+            self.facts.prices and self.facts.prices.output_individual > 0
+        ):  # answers are paid by their length
+            report.expected_dollars = one.dollars
 
     def conclude(self, report: LaneReport) -> None:
         """Fill in what a run has saved against only jobs, and only calls."""

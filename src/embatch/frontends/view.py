@@ -176,8 +176,8 @@ def tell_finished(outcome: Outcome | AnswersOutcome, *, as_json: bool, quiet: bo
         emit("finished", output=str(outcome.output))
     elif not quiet:
         sys.stderr.write(
-            f"{outcome.output} is there already, whole, and nothing that it was made of has changed: nothing is sent.\n"
-            "Add --fresh to send everything again.\n"
+            f"{outcome.output} is there already, and nothing that it was made of has changed.\n"
+            "So nothing is sent; --fresh sends everything again.\n"
         )
 
 
@@ -227,6 +227,12 @@ def lane_lines(lanes: LaneReport, model: str) -> list[str]:
     if jobs := lanes.jobs + lanes.jobs_attached:
         ways.append(f"{count(jobs, 'job')} ({count(lanes.job_items, 'text')})")
     lines = [f"  {model}: {', '.join(ways) or 'nothing was sent'}", f"  {paid(lanes)}"]
+    return lines + outcome_lines(lanes)
+
+
+def outcome_lines(lanes: LaneReport) -> list[str]:
+    """How a run through a provider went, beside what it cost: against what was expected, its troubles, its savings."""
+    lines = []
     if lanes.estimated_tokens:
         lines.append(
             f"  {lanes.estimated_tokens:,} of the tokens are estimated: the provider did not count them"
@@ -234,18 +240,13 @@ def lane_lines(lanes: LaneReport, model: str) -> list[str]:
     if expected := _expected(lanes):
         lines.append(f"  {expected}")
     troubles = [
-        (lanes.calls_refused, "refused for a quota"),
-        (lanes.calls_failed, "failed"),
-        (lanes.jobs_cancelled, "cancelled"),
-        (lanes.retried, "sent again"),
-        (lanes.cut, "made of texts that were refused as too long"),
+        (lanes.calls_refused, "call", "refused for a quota"),
+        (lanes.calls_failed, "call", "failed"),
+        (lanes.jobs_cancelled, "job", "cancelled"),
+        (lanes.retried, "text", "sent again"),
+        (lanes.cut, "cut", "made of texts that were refused as too long"),
     ]
-    nouns = ("call", "call", "job", "text", "cut")
-    told = ", ".join(
-        f"{count(number, noun)} {what}"
-        for noun, (number, what) in zip(nouns, troubles, strict=True)
-        if number
-    )
+    told = ", ".join(f"{count(number, noun)} {what}" for number, noun, what in troubles if number)
     if told:
         lines.append(f"  {told}")
     if lanes.strategy in {"batch", "hybrid"} and not lanes.job_items and lanes.call_items:

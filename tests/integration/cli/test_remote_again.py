@@ -47,6 +47,22 @@ def test_a_finished_command_sends_nothing_again(
     assert output.read_bytes() == before
 
 
+def test_a_plan_knows_what_is_finished(
+    quick: Emulator, thirty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Planning the finished command again says that nothing will be sent; with --fresh, what will."""
+    output = tmp_path / "o.parquet"
+    assert embed(quick, thirty, output) == 0
+    command = ["plan", str(thirty), "--to", str(output), "--base-url", quick.url, *MODEL]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "nothing is sent" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["finished"] is True
+    assert main([*command, "--fresh"]) == 0
+    assert "texts to send     30" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("how", ["fresh", "inputs", "output", "model", "options", "gone"])
 def test_whatever_has_changed_is_sent(quick: Emulator, thirty: Path, tmp_path: Path, how: str) -> None:
     """With --fresh, other inputs, another model, other options, or without the very file, the run is made."""

@@ -10,7 +10,7 @@ from tests.fake_provider import facts
 from embatch.decisions.costs import Terms, outlook, savings
 from embatch.decisions.latency import Beliefs
 from embatch.decisions.pacing import Pacer
-from embatch.remote import Goal, ModelFacts, RateLimits
+from embatch.remote import Goal, ModelFacts, Prices, RateLimits
 from embatch.types import LaneReport
 
 
@@ -84,6 +84,16 @@ def test_savings_are_against_the_other_lanes() -> None:
     )
     assert jobs.seconds == pytest.approx(0.0)
     assert jobs.dollars == pytest.approx(0.001)
+
+
+def test_answers_count_in_what_was_saved() -> None:
+    """Of a model that generates most of the bill is answers: by calls they cost more, as the price list says."""
+    prices = Prices(individual=0.1, batch=0.05, output_individual=4.0, output_batch=2.0)
+    known = terms(known=facts(dimensions=0, prices=prices))
+    jobs = LaneReport(jobs=1, job_items=10, job_tokens=30, job_dollars=0.5, seconds=60.0)
+    assert savings(known, jobs, 10).dollars == pytest.approx(0.5)
+    calls = LaneReport(calls=10, call_items=10, call_tokens=30, call_dollars=1.0, seconds=1.0)
+    assert savings(known, calls, 10).dollars == pytest.approx(0.0)
 
 
 def test_nothing_to_send_has_no_outlook() -> None:

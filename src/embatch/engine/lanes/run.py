@@ -131,8 +131,9 @@ class LaneRun:
     def waits_for(self) -> str:
         """What holds the run up right now, in a few words; empty if nothing does. May be asked from any thread."""
         now = self._parts.clock.now()
-        words = self.absence.words(now)
-        if words or self._calls.under_way or self._jobs.items or self._until - now < _LONG_S:
+        words = "" if self._finished is not None else self.absence.words(now)
+        busy = self._calls.under_way or self._jobs.items or self._finished is not None
+        if words or busy or self._until - now < _LONG_S:
             return words
         return "waits for a quota"
 

@@ -94,6 +94,8 @@ def generate(
         list(sources), text_column=text_column, id_column=id_column, usual_column=PROMPT_COLUMN
     )
     with closing(_open(model, lanes)) as opened:
+        if not (as_json or quiet):
+            _note_longest(opened, work)
         job = AnswerJob(
             opened, work, found, output, settings=opened.settings, fresh=fresh, command=sys.argv[1:]
         )
@@ -132,6 +134,22 @@ def _open(model: str, lanes: dict[str, Any]) -> GeneratingModel:
 
     options = RemoteOptions(**with_settings(lanes, remote=True))
     return open_generating(model, base_url=options.base_url, tier=options.tier, settings=options.settings())
+
+
+def _note_longest(model: GeneratingModel, work: GenerateWork) -> None:
+    """A budget holds the longest answer for each prompt that is sent: without a bound, few go at a time."""
+    from embatch.decisions.lanes.purse import Purse
+    from embatch.decisions.lanes.words import money
+
+    facts, budget = model.facts, model.settings.goal.budget
+    if budget is None or facts.prices is None or work.max_output_tokens is not None:
+        return
+    longest = Purse(facts.prices, budget, facts.output_tokens).longest("individual")
+    click.echo(
+        f"Of the budget {money(longest)} are held for each prompt under way: its longest answer.\n"
+        "With --max-output-tokens that is less, and more go at once.",
+        err=True,
+    )
 
 
 def _stream(model: GeneratingModel, work: GenerateWork, prompt: str) -> int:
@@ -199,7 +217,7 @@ def _conclude(outcome: AnswersOutcome, model: str, *, as_json: bool, quiet: bool
 def summary(outcome: AnswersOutcome, model: str) -> list[str]:
     """What a run did, in lines."""
     from embatch.decisions.lanes.words import count, money
-    from embatch.frontends.view import duration
+    from embatch.frontends.view import duration, outcome_lines
 
     lanes = outcome.report
     paid = f", {money(lanes.dollars)}" if lanes.priced else ""
@@ -212,6 +230,7 @@ def summary(outcome: AnswersOutcome, model: str) -> list[str]:
         f"{count(outcome.answered, 'answer')} in {duration(outcome.seconds)} → {outcome.output}",
         f"  {model}: {', '.join(way for way in ways if way) or 'nothing was sent'}{paid}",
     ]
+    lines += outcome_lines(lanes)
     if outcome.skipped:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(outcome.skipped.items()))
         lines.append(f"  files skipped: {reasons}")

@@ -38,7 +38,7 @@ def plan(
     overlong: str,
     output: Path | None,
     vectors_as: Output,
-    with_text: bool,  # noqa: ARG001  # changes nothing that is counted; here so that `embed`'s arguments work unchanged
+    with_text: bool,
     fresh: bool,
     cache: Path | None,
     cache_limit: int | None,  # noqa: ARG001  # same
@@ -57,8 +57,9 @@ def plan(
     from embatch.engine.forecast import forecast
     from embatch.frontends.cli.embed import open_embedder
     from embatch.frontends.cli.plan_lanes import plan_embedder, tell_lanes
-    from embatch.frontends.jobs import SplitRule, split_rows
+    from embatch.frontends.jobs import SplitRule, request_of, split_rows
     from embatch.frontends.opening import is_remote
+    from embatch.storage.finished import look_finished
     from embatch.storage.journal import journal_path
     from embatch.storage.peek import stored_digests
     from embatch.storage.sources import open_sources
@@ -71,6 +72,10 @@ def plan(
         else open_embedder(quiet=quiet or as_json, overlong=overlong, **model_settings)
     ) as embedder:
         rule = SplitRule(overlap_tokens=overlap) if split else None
+        request = request_of(embedder, opened, vectors_as=vectors_as, with_text=with_text, split=rule)
+        if output and request and not fresh and look_finished(output, request) is not None:
+            _tell_finished(output, as_json=as_json)
+            return
         batch_size = model_settings.get("batch_size")
         budget = Budget(items=batch_size) if batch_size else Budget(tokens=embedder.budget)
         sample: list[Item | BadItem] = []
@@ -85,6 +90,14 @@ def plan(
             return
         seconds = counted.tokens / _tokens_per_s(embedder, sample) if counted.tokens else 0.0
         _tell(counted, seconds, skipped, size, embedder, budget.tokens, as_json=as_json)
+
+
+def _tell_finished(output: Path, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"finished": True, "output": str(output)}))
+        return
+    click.echo(f"{output} is there already, and nothing that it was made of has changed.")
+    click.echo("So nothing is sent; with --fresh everything is.")
 
 
 def _sampled(rows: Any, sample: list[Item | BadItem]) -> Any:

@@ -38,6 +38,7 @@ def plan_embedder(*, model: str, overlong: str, **options: Any) -> Embedder:
         RemoteOptions(**lanes).settings(),
         dimensions=options["dimensions"],
         tier=options.get("tier"),
+        base_url=options.get("base_url"),
     )
     return Embedder(
         backend=remote,

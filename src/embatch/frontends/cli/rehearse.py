@@ -185,9 +185,12 @@ def _fields(one: Rehearsed) -> dict[str, Any]:
 
 
 def _line(one: Rehearsed, number: int, runs: int) -> str:
+    from embatch.decisions.lanes.words import count
     from embatch.frontends.view import dollars, duration
 
-    how = f"{one.lanes.calls:,} calls, {one.lanes.jobs:,} jobs, {one.lanes.jobs_cancelled:,} cancelled"
+    lanes = one.lanes
+    how = f"{count(lanes.calls, 'call')}, {count(lanes.jobs, 'job')}"
+    how += f", {lanes.jobs_cancelled:,} cancelled" if lanes.jobs_cancelled else ""
     end = f"; ended early: {one.error}" if one.error else ""
     return f"  {number} of {runs}: {duration(one.seconds)}, {dollars(one.dollars)}: {how}{end}"
 
