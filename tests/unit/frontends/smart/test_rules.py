@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from embatch.errors import UsageError
 from embatch.frontends.smart.outlook import Outlook
-from embatch.frontends.smart.rules import URGENT, Asked, Rules, decision_words
+from embatch.frontends.smart.rules import Asked, Rules, decision_words
+from embatch.remote import URGENT
 
 LONG, SHORT = "batch API", "individual calls"
 
