@@ -6,13 +6,12 @@ The last step, *question → vector → store → hits*. The store ranks, `decis
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from embatch.chunks import CODE_KINDS, PROSE_KINDS, Where
-from embatch.decisions.fusion import fuse
+from embatch.decisions.ranking import DEPTH, ranked
 from embatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "vector", "text"]
 """`hybrid`: words and meaning, fused by rank. `vector`: meaning only. `text`: words only, no model needed."""
-
-DEPTH = 50
-"""So many of each ranking are fused, at least."""
-
-WEIGHTS = {"vector": 1.0, "text": 0.5}
-"""How much a ranking counts in the fusion: see `benchmarks/results/search.json`."""
 
 _GROUPS = {"code": CODE_KINDS, "prose": PROSE_KINDS}
 
@@ -65,15 +58,20 @@ class Searcher:
         where = where or Where()
         if not texts:
             return []
-        if mode == "text":
-            return self._reader.matching(texts, k=k, where=where)
-        vectors = self._embed(texts)
-        if mode == "vector":
-            return self._reader.nearest(vectors, k=k, where=where)
         depth = max(DEPTH, 2 * k)
-        near = self._reader.nearest(vectors, k=depth, where=where)
-        matching = self._reader.matching(texts, k=depth, where=where)
-        return [_fused(one, other, k) for one, other in zip(near, matching, strict=True)]
+        vectors = None if mode == "text" else self._embed(texts)
+        near = [[] for _ in texts] if vectors is None else self._nearest(vectors, depth, where)
+        matching = [[] for _ in texts] if mode == "vector" else self._matching(texts, depth, where)
+        return [
+            ranked(question, one, other, chosen=bool(where.paths))[:k]
+            for question, one, other in zip(texts, near, matching, strict=True)
+        ]
+
+    def _nearest(self, vectors: FloatArray, depth: int, where: Where) -> list[list[Hit]]:
+        return self._reader.nearest(vectors, k=depth, where=where)
+
+    def _matching(self, texts: Sequence[str], depth: int, where: Where) -> list[list[Hit]]:
+        return self._reader.matching(texts, k=depth, where=where)
 
     def similar(self, path: str, line: int, *, k: int = 10, where: Where | None = None) -> list[Hit]:
         """The `k` chunks nearest in meaning to the one that holds a line of a file, itself left out.
@@ -131,10 +129,3 @@ _SPOKEN |= {"py": "python", "rs": "rust", "golang": "go", "shell": "bash", "sh":
 def _language(name: str) -> str:
     lowered = re.sub(r"\s+", "_", name.strip().lower())
     return _SPOKEN.get(lowered, lowered)
-
-
-def _fused(near: Sequence[Hit], matching: Sequence[Hit], k: int) -> list[Hit]:
-    hits = {hit.id: hit for hit in (*matching, *near)}
-    rankings = [[hit.id for hit in near], [hit.id for hit in matching]]
-    fused = fuse(rankings, weights=[WEIGHTS["vector"], WEIGHTS["text"]])
-    return [replace(hits[name], score=score) for name, score in fused[:k]]

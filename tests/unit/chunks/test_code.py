@@ -257,11 +257,11 @@ def test_jsx_and_tsx_are_cut_as_what_they_are() -> None:
 
 
 def test_a_method_is_embedded_with_its_class() -> None:
-    """What is embedded before a method is the line that begins its class."""
+    """What is embedded before a method is its name in plain words, and the line that begins its class."""
     chunks = cut(sample("python"), max_tokens=256)
-    assert by_symbol(chunks, "Stack.push").context == "class Stack(Base[int], metaclass=Meta):"
-    assert by_symbol(chunks, "merge").context == ""
-    assert by_symbol(cut(sample("java"), "java"), "Stack.push").context.startswith("class Stack<T>")
+    assert by_symbol(chunks, "Stack.push").context == "stack push: class Stack(Base[int], metaclass=Meta):"
+    assert by_symbol(chunks, "merge").context == "merge"
+    assert by_symbol(cut(sample("java"), "java"), "Stack.push").context.startswith("stack push: class Stack<T>")
 
 
 def test_a_long_function_is_cut_between_statements_and_keeps_its_symbol() -> None:
@@ -273,9 +273,9 @@ def test_a_long_function_is_cut_between_statements_and_keeps_its_symbol() -> Non
     parts = [chunk for chunk in chunks if chunk.symbol == "long"]
     assert len(parts) > 5
     assert {part.kind for part in parts} == {"function"}
-    assert parts[0].context == ""
+    assert parts[0].context == "long"
     for part in parts[1:]:
-        assert part.context == "def long(value, other):"
+        assert part.context == "long: def long(value, other):"
         assert part.text.lstrip().startswith("if value_")
 
 

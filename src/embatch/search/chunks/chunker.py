@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from embatch.decisions.units import Count
     from embatch.search.chunks.sections import Heading
 
-_WAY = 1
+_WAY = 2
 """Raise it with every change that gives other chunks for the same files, reading included."""
 
 _CUTTERS = (

@@ -14,6 +14,7 @@ _MOST_CHARS = 120  # of a name; a symbol is cut to twice as many, at its beginni
 _BEFORE_HEADERS = ("modifier", "modifiers", "attribute_list", "attribute_item", "decorator", "comment")
 _GENERICS = re.compile(r"<[^<>]*>")
 _SEPARATORS = re.compile(r"\s*(?:::|->|\\|\.|#)\s*")
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^\W\d_a-zA-Z]+")
 _PLAIN = re.compile(r"^(?:module\.)?exports\.|\.prototype\b|[\"'`\[\]*&]")
 
 
@@ -140,3 +141,12 @@ def _type_name(receiver: bytes) -> str:
     """The type of a Go receiver: `Stack` for `(s *Stack[T])`."""
     words = re.findall(r"\w+", receiver.decode("utf-8", "replace").partition("[")[0])
     return str(words[-1])[:_MOST_CHARS] if words else ""
+
+
+def spoken(symbol: str) -> str:
+    """A symbol in plain words, as a person would say it.
+
+    >>> spoken("HTTPServer.handle_request"), spoken("__init__")
+    ('http server handle request', 'init')
+    """
+    return " ".join(_WORDS.findall(symbol)).lower()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embatch.search.chunks.code_names import Definition, Definitions, header, joined
+from embatch.search.chunks.code_names import Definition, Definitions, header, joined, spoken
 from embatch.search.chunks.grammars import GRAMMARS
 from embatch.search.chunks.lines_fitting import Label, Span
 from embatch.search.chunks.lines_tearing import Border
@@ -20,6 +20,7 @@ from embatch.search.chunks.lines_tearing import Border
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embatch.chunks import ChunkKind
     from embatch.search.chunks.lines_fitting import Fitting
 
 _TINY = 12  # a definition of less than this part of a chunk is joined with its neighbours
@@ -140,8 +141,8 @@ class Tree:
             scope = Label("block", symbol, line, members=definition.node.type in self._grammar.classes)
         else:
             above = symbol.rpartition(".")[0]
-            line = self._fitting.context(f"{above}: {line}") if above else line
-            scope = Label(span.label.kind, symbol, line)
+            line = f"{above}: {line}" if above else line
+            scope = Label(span.label.kind, symbol, self._fitting.context(f"{spoken(symbol)}: {line}"))
         if not items:
             return _led(self._singly(head, span._replace(scope=scope)), span) if len(head) > 1 else []
         parts = self._gathered(items, span.start, span.end, scope)
@@ -184,12 +185,13 @@ class Tree:
         symbol = joined(scope.symbol, definition.name)
         if definition.node.type in self._grammar.spaces:
             label = Label("block", symbol, scope.context)
-        elif definition.node.type in self._grammar.classes or definition.is_class:
-            label = Label("class", symbol, scope.context)
         else:
-            label = Label(
-                "method" if scope.members or definition.is_method else "function", symbol, scope.context
-            )
+            # A name in plain words is what a question has in common with it: models split no `getHTTPResponse`.
+            names = f"{spoken(symbol)}: {scope.context}" if scope.context else spoken(symbol)
+            is_class = definition.node.type in self._grammar.classes or definition.is_class
+            is_method = scope.members or definition.is_method
+            kind: ChunkKind = "class" if is_class else "method" if is_method else "function"
+            label = Label(kind, symbol, self._fitting.context(names))
         alone = self._fitting.is_over(start, end, self._fitting.limits.room // _TINY)
         return Span(start, end, border, label, scope, alone=alone, nodes=nodes, definition=definition)
 
