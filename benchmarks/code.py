@@ -13,7 +13,7 @@ import shutil
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.worker import REPOSITORY
 
@@ -31,16 +31,16 @@ class Question:
     """A question, and the lines of a file that answer it."""
 
     text: str
-    path: str
-    """Below the copied folder."""
-    lines: tuple[tuple[int, int], ...]
-    """First and last line of each definition that answers."""
+    places: tuple[tuple[str, int, int], ...]
+    """Path below the copied folder, first and last line of each definition that answers."""
 
     def rank(self, hits: Sequence[Hit]) -> int | None:
         """Place of the first hit that answers, from 1; None if none does."""
         for place, hit in enumerate(hits, start=1):
-            if hit.chunk.path == self.path and any(
-                hit.chunk.start_line <= last and hit.chunk.end_line >= first for first, last in self.lines
+            chunk = hit.chunk
+            if any(
+                chunk.path == path and chunk.start_line <= last and chunk.end_line >= first
+                for path, first, last in self.places
             ):
                 return place
         return None
@@ -86,15 +86,16 @@ def _modules(root: Path) -> Iterator[Path]:
             yield file
 
 
-def _question(row: dict[str, object]) -> Question:
-    corpus, path = str(row["corpus"]), str(row["path"])
-    symbols = row["symbols"]
-    assert isinstance(symbols, list)
-    where = _definitions(_ROOTS[corpus] / path)
-    if missing := [symbol for symbol in symbols if symbol not in where]:
-        raise LookupError(f"{path} has no {', '.join(missing)}, which answers {row['question']!r}")
-    lines = tuple(where[symbol] for symbol in symbols)
-    return Question(text=str(row["question"]), path=f"{corpus}/{path}", lines=lines)
+def _question(row: dict[str, Any]) -> Question:
+    corpus = row["corpus"]
+    places: list[tuple[str, int, int]] = []
+    for answer in row["answers"]:
+        path = answer["path"]
+        where = _definitions(_ROOTS[corpus] / path)
+        if missing := [symbol for symbol in answer["symbols"] if symbol not in where]:
+            raise LookupError(f"{path} has no {', '.join(missing)}, which answers {row['question']!r}")
+        places.extend((f"{corpus}/{path}", *where[symbol]) for symbol in answer["symbols"])
+    return Question(text=row["question"], places=tuple(places))
 
 
 def _definitions(file: Path) -> dict[str, tuple[int, int]]:

@@ -60,18 +60,13 @@ class Searcher:
             return []
         depth = max(DEPTH, 2 * k)
         vectors = None if mode == "text" else self._embed(texts)
-        near = [[] for _ in texts] if vectors is None else self._nearest(vectors, depth, where)
-        matching = [[] for _ in texts] if mode == "vector" else self._matching(texts, depth, where)
+        none: list[list[Hit]] = [[] for _ in texts]
+        near = none if vectors is None else self._reader.nearest(vectors, k=depth, where=where)
+        matching = none if mode == "vector" else self._reader.matching(texts, k=depth, where=where)
         return [
             ranked(question, one, other, chosen=bool(where.paths))[:k]
             for question, one, other in zip(texts, near, matching, strict=True)
         ]
-
-    def _nearest(self, vectors: FloatArray, depth: int, where: Where) -> list[list[Hit]]:
-        return self._reader.nearest(vectors, k=depth, where=where)
-
-    def _matching(self, texts: Sequence[str], depth: int, where: Where) -> list[list[Hit]]:
-        return self._reader.matching(texts, k=depth, where=where)
 
     def similar(self, path: str, line: int, *, k: int = 10, where: Where | None = None) -> list[Hit]:
         """The `k` chunks nearest in meaning to the one that holds a line of a file, itself left out.
