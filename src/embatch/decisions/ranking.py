@@ -1,7 +1,8 @@
 """From what a store finds by meaning and by words to what a person is shown, best first.
 
-The last decision of a query. Rankings are fused; pieces of one function are one place; and tests stand behind what they
-test, unless they are asked for. The weights are those that were best on the questions of `benchmarks/suites/search.py`.
+The last decision of a query. Rankings are fused; a file in which several places fit is more likely to be the right one;
+tests stand behind what they test, unless they are asked for; pieces of one function are one place. The weights lie in
+the middle of a range in which the questions of `benchmarks/suites/search.py` are answered about equally well.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ CONSTANT = 30.0
 
 TESTS_WEIGHT = 0.7
 """What the fused score of a chunk of a test is worth."""
+
+HEAD_WEIGHT = 0.8
+"""The same of a run of imports and constants without a name: it mentions much and does little."""
+
+FILE_WEIGHT = 0.75
+"""What the best other hit of the same file adds to a hit's score."""
 
 _TEST = re.compile(
     r"(?:^|/)(?:tests?|__tests__|specs?|testing)/"  # a folder
@@ -57,10 +64,12 @@ def ranked(question: str, near: Sequence[Hit], matching: Sequence[Hit], *, chose
         weights=[1.0, WORDS_WEIGHT],
         constant=CONSTANT,
     )
-    found = [replace(hits[name], score=score) for name, score in fused]
-    if not chosen and not _ASKS_FOR_TESTS.search(question):
-        found = [replace(hit, score=hit.score * _worth(hit)) for hit in found]
-        found.sort(key=lambda hit: -hit.score)  # stable: equal scores stay as they were fused
+    all_alike = chosen or _ASKS_FOR_TESTS.search(question) is not None
+    own = [
+        replace(hits[name], score=score * _worth(hits[name], all_alike=all_alike)) for name, score in fused
+    ]
+    found = _with_files(own)
+    found.sort(key=lambda hit: -hit.score)  # stable: equal scores stay as they were fused
     return _places(found)
 
 
@@ -73,8 +82,23 @@ def is_test(path: str) -> bool:
     return _TEST.search(path.lower()) is not None
 
 
-def _worth(hit: Hit) -> float:
-    return TESTS_WEIGHT if is_test(hit.chunk.path) else 1.0
+def _worth(hit: Hit, *, all_alike: bool) -> float:
+    chunk = hit.chunk
+    worth = HEAD_WEIGHT if chunk.kind == "block" and not chunk.symbol else 1.0
+    return worth if all_alike or not is_test(chunk.path) else worth * TESTS_WEIGHT
+
+
+def _with_files(hits: Sequence[Hit]) -> list[Hit]:
+    """The hits with what the best other one of their file adds."""
+    best: dict[str, list[float]] = {}  # path -> its two highest scores
+    for hit in hits:
+        best[hit.chunk.path] = sorted([*best.get(hit.chunk.path, ()), hit.score], reverse=True)[:2]
+    found = []
+    for hit in hits:
+        first, second = (*best[hit.chunk.path], 0.0)[:2]
+        other = second if hit.score == first else first
+        found.append(replace(hit, score=hit.score + FILE_WEIGHT * other))
+    return found
 
 
 def _places(hits: list[Hit]) -> list[Hit]:

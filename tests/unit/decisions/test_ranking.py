@@ -56,6 +56,21 @@ def test_tests_stand_behind_what_they_test() -> None:
     assert names(ranked("how is the tool used", near, matching, chosen=True)) == ["t", "tool"]
 
 
+def test_a_file_in_which_more_fits_comes_first() -> None:
+    """Of two places that fit alike, the one in whose file another place fits too is the better guess."""
+    near = [hit("a"), hit("b", path="b.py"), hit("c", path="b.py")]
+    matching = [hit("b", path="b.py"), hit("a"), hit("c", path="b.py")]
+    found = ranked("words", near, matching)
+    assert names(found)[0] == "b"
+
+
+def test_imports_stand_behind_functions() -> None:
+    """A run of imports without a name mentions what a function does."""
+    near = [hit("imports", kind="block", symbol=""), hit("function")]
+    matching = [hit("imports", kind="block", symbol=""), hit("function")]
+    assert names(ranked("words", near, matching)) == ["function", "imports"]
+
+
 def test_pieces_of_one_function_are_one_place() -> None:
     """A long function is several chunks, and is shown where its best one is; sections of prose stay apart."""
     first, second = hit("f1", path="a.py", symbol="long"), hit("f2", path="a.py", symbol="long")
