@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.harness import Settings
     from embatch.frontends.embedder import Embedder
 
-SAMPLE = 320
+SAMPLE = 160
 """Files of the standard library in each round; once, all of them are indexed."""
 LARGE = 100_000
 COLD, WARM = 12, 300
@@ -160,15 +160,22 @@ def _query(folder: Path, question: str) -> float:
 
 
 def _large(folder: Path, settings: Settings) -> dict[str, Any]:
-    """Warm questions to an index of a hundred thousand chunks: the library in small chunks."""
+    """Warm questions to an index of a hundred thousand chunks: the library, and copies of its modules up to that."""
     from embatch.frontends.searching.index import Index
 
     asked = [question.text for question in code.questions("stdlib")]
-    location = settings.work / "large"
-    with Index.open(
-        location, model=str(settings.model), chunk_tokens=settings.scaled(48, 32), root=folder
-    ) as index:
-        index.sync(folder)
+    wanted = settings.scaled(LARGE, 300)
+    with Index.open(folder) as index:
+        for number, file in enumerate(sorted(folder.glob("*.py"))):
+            if index.reader.count() >= wanted:
+                break
+            for copy in range(4):
+                to = folder / "copies" / str(copy) / file.name
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.write_bytes(file.read_bytes())
+            if number % 10 == 9:
+                index.sync()
+        index.sync()
         stats = index.stats()
         for question in asked[:20]:
             index.query(question)
