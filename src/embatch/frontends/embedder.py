@@ -299,7 +299,12 @@ class Embedder:
         self.keep_profile(pipeline.report)
 
     def pipeline(
-        self, *, task: str | None = None, store: VectorStore | None = None, ledger: Ledger | None = None
+        self,
+        *,
+        task: str | None = None,
+        store: VectorStore | None = None,
+        ledger: Ledger | None = None,
+        rows_at_once: int | None = None,
     ) -> AnyPipeline:
         """A run of this model, for callers that want its report and progress while it runs.
 
@@ -307,12 +312,13 @@ class Embedder:
             task: as for the class.
             store: vectors that are known, and where new ones are kept; the caller's own.
             ledger: for a provider's model, what makes the run survive its process; the caller's own.
+            rows_at_once: for a provider's model, how many rows are driven together; None is all of them.
         """
         task = task or self._task
         store = store or self._store(self.spec_for(task))
         if isinstance(self._host, LocalHost):
             return self._host.pipeline(task, store=store)
-        return self._host.pipeline(task, store=store, ledger=ledger)
+        return self._host.pipeline(task, store=store, ledger=ledger, rows_at_once=rows_at_once)
 
     # --- the same, from async code ----------------------------------------------------------------------------
 

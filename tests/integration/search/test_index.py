@@ -172,6 +172,14 @@ def test_another_open_embedder_is_refused(index: Index) -> None:
         Index.open(index.root, embedder=embedder)
 
 
+def test_an_index_made_with_an_open_embedder_can_be_opened_without(folder: Path) -> None:
+    """The index remembers the model that the caller brought."""
+    with Embedder("hashing", dimensions=64) as embedder, Index.open(folder, embedder=embedder) as first:
+        first.sync()
+    with Index.open(folder) as again:
+        assert found(again, "can penguins fly?")[0].startswith("guide.md")
+
+
 def test_rebuilding_takes_another_model(index: Index) -> None:
     """Starting over makes the index anew, and until it is done the old one answers."""
     with Index.open(index.root, model="hashing", dimensions=128, rebuild=True) as anew:
@@ -186,6 +194,16 @@ def test_the_model_is_remembered(index: Index) -> None:
     with Index.open(index.root) as again:
         assert found(again, "can penguins fly?")[0].startswith("guide.md")
         assert again.model.get().spec.dimensions == 256
+
+
+def test_a_task_of_the_model_is_used_and_remembered(folder: Path) -> None:
+    """Documents embedded with another prompt than usual stay comparable with those that come later."""
+    with Index.open(folder, model="hashing", dimensions=64, task="query") as first:
+        first.sync()
+        assert first.reader.spec == first.model.get().spec
+    with Index.open(folder) as again:
+        again.add({"note": "words"})
+        assert again.model.get().spec == again.reader.spec
 
 
 def test_texts_of_a_program_are_indexed_by_name(index: Index) -> None:

@@ -108,7 +108,10 @@ class Index:
         asked = {**options, **({} if model is None else {"model": model})}
         about: Mapping[str, str] = {} if reader is None else reader.about
         known = {} if rebuild else remembered(about)
-        index_model = IndexModel({"model": "minilm", **known, **_given(asked)}, embedder)
+        brought = (
+            {} if embedder is None else {"model": embedder.spec.model, "dimensions": embedder.dimensions}
+        )
+        index_model = IndexModel({"model": "minilm", **brought, **known, **_given(asked)}, embedder)
         if reader is not None and not rebuild:
             index_model.expect(reader.spec)
             if any(known.get(name) != value for name, value in _given(asked).items() if name in known):

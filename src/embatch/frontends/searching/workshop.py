@@ -90,18 +90,18 @@ class OpenWorkshop:
         self._journal = VectorCache(
             self._folder / "journal.db", fingerprint=spec.fingerprint, dimensions=spec.dimensions
         )
+        rows_at_once = None
         host = self._embedder.host
-        if isinstance(host, LocalHost):
-            self._pipeline = host.pipeline(None, store=self._journal)
-        else:
+        if not isinstance(host, LocalHost):
             from embatch.frontends.remote_host import STREAMED_ROWS, open_ledger
 
+            rows_at_once = STREAMED_ROWS
             self._ledger = open_ledger(
                 self._folder / "index", spec, command=self._command, base_url=host.backend.base_url
             )
-            self._pipeline = host.pipeline(
-                None, store=self._journal, ledger=self._ledger, rows_at_once=STREAMED_ROWS
-            )
+        self._pipeline = self._embedder.pipeline(
+            store=self._journal, ledger=self._ledger, rows_at_once=rows_at_once
+        )
         blocks: Iterator[Block] = self._pipeline.run(rows)
         yield from blocks
         self._embedder.keep_profile(self._pipeline.report)
