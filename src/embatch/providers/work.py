@@ -74,7 +74,8 @@ def check_work(facts: ModelFacts, work: Work) -> None:
         raise UsageError(
             f"{name} knows no task {work.task!r}", hint=f"Choose one of: {', '.join(facts.tasks)}."
         )
-    if work.task is not None and facts.provider != "gemini":
+    # A model that has its tasks put into the text would take a task type, and ignore it.
+    if work.task is not None and (facts.provider != "gemini" or (facts.prompts and not facts.tasks)):
         raise UsageError(
             f"{name} takes no task type", hint="Leave `task` out, or put the task into `prompt`."
         )
