@@ -110,7 +110,7 @@ def _overhead(settings: Settings, seed: int) -> dict[str, float]:
 
     count = settings.scaled(QUERIES, 20)
     options = {"seed": seed, "latency": "none"}
-    with _emulator("gemini", options, settings) as (url, _), _embedder(url, 1.0, strategy="auto") as embedder:
+    with emulator("gemini", options, settings) as (url, _), _embedder(url, 1.0, strategy="auto") as embedder:
         http = types.HttpOptions(base_url=url, retry_options=types.HttpRetryOptions(attempts=1))
         client = genai.Client(api_key=KEY, http_options=http)
         config = types.EmbedContentConfig(task_type="RETRIEVAL_QUERY", output_dimensionality=DIMENSIONS)
@@ -132,7 +132,7 @@ def _small(settings: Settings, seed: int) -> dict[str, float]:
     """Seconds of single queries and of five items, in real time, with the latencies of the published evidence."""
     count = settings.scaled(40, 4)
     with (
-        _emulator("gemini", {"seed": seed}, settings) as (url, _),
+        emulator("gemini", {"seed": seed}, settings) as (url, _),
         _embedder(url, 1.0, strategy="auto") as embedder,
     ):
         one = sorted(_seconds(lambda n=n: embedder.embed_query(f"query {n}")) for n in range(count))
@@ -157,7 +157,7 @@ def _quota(settings: Settings, seed: int, provider: str) -> dict[str, float]:
     model = MODEL if provider == "gemini" else "openai:text-embedding-3-small"
     words = 40 if provider == "gemini" else 160
     with (
-        _emulator(provider, options, settings) as (url, control),
+        emulator(provider, options, settings) as (url, control),
         _embedder(url, QUOTA_SCALE, model=model, strategy="individual") as embedder,
     ):
         embedder.embed(_texts(items, words, seed))
@@ -172,7 +172,7 @@ def _unknown(settings: Settings, seed: int, factor: float) -> dict[str, float]:
     options = {"seed": seed, "time_scale": QUOTA_SCALE, "quotas": {"items": before}}
     changed_at: list[float] = []
     with (
-        _emulator("openai", options, settings) as (url, control),
+        emulator("openai", options, settings) as (url, control),
         _embedder(
             url, QUOTA_SCALE, model="compatible:text-embedding-3-small", strategy="individual"
         ) as embedder,
@@ -195,7 +195,7 @@ def _money(settings: Settings, seed: int) -> dict[str, float]:
     items = settings.scaled(MONEY_ITEMS, 20_000)
     options = {"seed": seed, "time_scale": MONEY_SCALE, "tier": "3"}
     with (
-        _emulator("gemini", options, settings) as (url, control),
+        emulator("gemini", options, settings) as (url, control),
         _embedder(url, MONEY_SCALE, strategy="auto") as embedder,
     ):
         embedder.embed(_texts(items, 40, seed))
@@ -242,7 +242,7 @@ def _texts(count: int, words: int, seed: int) -> list[str]:
 
 
 @contextmanager
-def _emulator(
+def emulator(
     provider: str, options: dict[str, Any], settings: Settings
 ) -> Iterator[tuple[str, EmulatorClient]]:
     """An emulator in a process of its own, as `embatch emulate` starts it."""

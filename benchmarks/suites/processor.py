@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import markdown, results
 from benchmarks.stats import significant, spread
-from benchmarks.suites.lanes import DIMENSIONS, KEY, MODEL
-from benchmarks.suites.lanes import _emulator as emulator
+from benchmarks.suites.lanes import DIMENSIONS, KEY, MODEL, emulator
 from benchmarks.workers.protocol import versions
 
 if TYPE_CHECKING:

@@ -152,7 +152,7 @@ def test_nothing_found_is_another_exit_code(folder: Path, capsys: pytest.Capture
         (["query", "a", "--index", "nowhere"], 9, "nowhere"),
         (["index"], 9, "embatch index"),
         (["index", "nowhere"], 3, "nowhere"),
-        (["index", ".", "--cache", "x.db"], 2, "does nothing here"),
+        (["index", ".", "--cache", "x.db"], 2, "No such option"),
     ],
 )
 def test_what_makes_no_sense_is_said(

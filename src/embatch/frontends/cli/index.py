@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embatch.errors import InterruptedRunError, UsageError
-from embatch.frontends.cli.options import index_option, model_options, with_settings
+from embatch.errors import InterruptedRunError
+from embatch.frontends.cli.options import index_model_options, index_option, with_settings
 
 if TYPE_CHECKING:
     from embatch.frontends.searching.index import Index
@@ -28,7 +28,7 @@ _SHOWN_PROBLEMS = 10
     metavar="N",
     help="Most tokens of a chunk.  [512, or as many as the model takes]",
 )
-@model_options
+@index_model_options
 @click.option("--json", "as_json", is_flag=True, help="Progress and summary as lines of JSON.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_context
@@ -68,12 +68,6 @@ def _settings(context: click.Context, options: dict[str, Any]) -> dict[str, Any]
     """The options that were given: what was not is the index's own."""
     from embatch.frontends.opening import is_remote
 
-    for name in ("cache", "cache_limit", "calibrate"):
-        if options.pop(name, None) is not None:
-            raise UsageError(
-                f"--{name.replace('_', '-')} does nothing here: an index is its own cache",
-                hint="Leave it out.",
-            )
     given = {
         name: value
         for name, value in options.items()

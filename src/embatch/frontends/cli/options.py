@@ -60,7 +60,6 @@ _MODEL = [
         show_default=True,
         help="Engine that runs the model.",
     ),
-    click.option("--calibrate", metavar="SOURCE", help="Texts to calibrate int8 on.  [a shipped sample]"),
     click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps (torch)."),
     click.option("--task", metavar="NAME", help="Which of the model's prompts to use.  [document]"),
     click.option("--dimensions", type=click.IntRange(1), metavar="N", help="Cut vectors to N components."),
@@ -69,6 +68,10 @@ _MODEL = [
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads in all."),
     click.option("--budget-tokens", type=click.IntRange(1), metavar="N", help="Fix the tokens of a batch."),
     click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Fix the texts of a batch."),
+]
+
+_KEPT_VECTORS = [
+    click.option("--calibrate", metavar="SOURCE", help="Texts to calibrate int8 on.  [a shipped sample]"),
     click.option(
         "--cache",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -82,6 +85,7 @@ _MODEL = [
         help="Forget the cache's oldest vectors beyond this size.",
     ),
 ]
+"""Options for runs that keep no vectors of their own."""
 
 
 class Duration(click.ParamType[float]):
@@ -210,6 +214,13 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The model and how it is run."""
+    for option in reversed([*_MODEL, *_KEPT_VECTORS, *LANES]):
+        command = option(command)
+    return command
+
+
+def index_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for an index, which is its own cache."""
     for option in reversed([*_MODEL, *LANES]):
         command = option(command)
     return command
