@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.search, pytest.mark.kill]
 SOURCES = Path(embatch.__file__).parent
 COMMAND = [sys.executable, "-m", "embatch", "index"]
 HASHING = ["--model", "hashing", "--dimensions", "64", "--chunk-tokens", "128"]
-KILLS = int(os.environ.get("EMBATCH_INDEX_KILLS", "20"))
+KILLS = int(os.environ.get("EMBATCH_INDEX_KILLS", "12"))
 """`EMBATCH_INDEX_KILLS=100` is the whole of it, in some minutes."""
 
 

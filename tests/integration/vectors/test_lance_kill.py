@@ -19,7 +19,7 @@ from embatch.storage.vectors import open_reader
 
 pytestmark = [pytest.mark.search, pytest.mark.kill]
 
-KILLS = int(os.environ.get("EMBATCH_TEST_KILLS", "20"))
+KILLS = int(os.environ.get("EMBATCH_TEST_KILLS", "12"))
 GENERATIONS = 8
 ROOT = Path(__file__).parents[3]
 
