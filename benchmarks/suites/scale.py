@@ -40,8 +40,10 @@ def run(settings: Settings) -> dict[str, Any]:
             one = {**json.loads(line), "recall": _recall(folder, folder / size)}
             print(f"  {one}, load {machine.load()}", flush=True)
             measured.append(one)
-            process.stdin.write("\n")
-            process.stdin.flush()
+            if size != sizes[-1]:
+                process.stdin.write("\n")
+                process.stdin.flush()
+        process.stdin.close()  # which ends the last wait
     if process.returncode:
         raise WorkerError(f"the growing process ended with {process.returncode}")
     return results.record(
