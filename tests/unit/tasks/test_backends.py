@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embatch.errors import ItemError, ItemsFailedError, UsageError
+from embatch.frontends.tasks.backends import even_count
 from embatch.tasks import NeuralBackend, TaskBackend, TaskEmbedder, TFIDFBackend
 
 TASKS = [
@@ -123,3 +127,12 @@ def test_progress_is_shown_on_standard_error_and_changes_nothing(capsys: pytest.
     said = capsys.readouterr()
     assert not said.out
     assert "41/41" in said.err
+
+
+@given(st.integers(1, 5000), st.integers(1, 300), st.integers(1, 16))
+def test_batches_keep_all_streams_busy(tasks: int, batch_size: int, streams: int) -> None:
+    """No batch is larger than asked for, and no stream does a batch more than another needs to."""
+    count = even_count(tasks, batch_size, streams)
+    assert 1 <= count <= batch_size
+    rounds = ceil(ceil(tasks / batch_size) / streams)
+    assert ceil(ceil(tasks / count) / streams) <= rounds

@@ -196,7 +196,7 @@ class TaskBackend:
                     [item.text for _, item in piece],
                     keys=[item.key for _, item in piece],
                     on_error="collect",
-                    tuner=FixedCount(batch_size),
+                    tuner=FixedCount(even_count(len(piece), batch_size, embedder.backend.streams)),
                 )
                 vectors[places] = normalized(result.vectors)
                 failures += [
@@ -205,6 +205,17 @@ class TaskBackend:
                 advance(len(piece))
         vectors[[failure.row for failure in failures]] = np.nan
         return failures
+
+
+def even_count(tasks: int, batch_size: int, streams: int) -> int:
+    """Tasks of a batch such that all streams are done at about the same time; never more than `batch_size`.
+
+    >>> even_count(32, 32, 2), even_count(100, 64, 2), even_count(1000, 32, 2), even_count(1, 32, 2)
+    (16, 50, 32, 1)
+    """
+    batches = -(-tasks // batch_size)
+    batches = -(-batches // streams) * streams
+    return max(1, -(-tasks // batches))
 
 
 class NeuralBackend(TaskBackend):
