@@ -118,5 +118,5 @@ def measure_of(model: str, max_tokens: int | None) -> tuple[int, Count]:
 
 
 def estimated(texts: Sequence[str]) -> list[int]:
-    """Tokens of each text by its characters: three letters or one other sign to a token; too few for one chunk in 600."""
+    """Tokens of each text by its characters: three letters or one sign to a token; too few for one chunk in 600."""
     return [_SPECIAL + len(_PIECE.findall(text)) for text in texts]
