@@ -261,7 +261,9 @@ def test_a_method_is_embedded_with_its_class() -> None:
     chunks = cut(sample("python"), max_tokens=256)
     assert by_symbol(chunks, "Stack.push").context == "stack push: class Stack(Base[int], metaclass=Meta):"
     assert by_symbol(chunks, "merge").context == "merge"
-    assert by_symbol(cut(sample("java"), "java"), "Stack.push").context.startswith("stack push: class Stack<T>")
+    assert by_symbol(cut(sample("java"), "java"), "Stack.push").context.startswith(
+        "stack push: class Stack<T>"
+    )
 
 
 def test_a_long_function_is_cut_between_statements_and_keeps_its_symbol() -> None:
