@@ -14,9 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
+_OTHERS: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_others() -> None:
+    """What was there before a test, such as a server of another one, is not the engine's."""
+    _OTHERS.clear()
+    _OTHERS.update(threading.enumerate())
+
+
 def engine_threads() -> int:
     """Threads of lanes that are still busy or wait for work."""
-    return sum(thread.name.startswith("embatch") for thread in threading.enumerate())
+    return sum(thread.name.startswith("embatch") for thread in threading.enumerate() if thread not in _OTHERS)
 
 
 async def gone() -> None:
