@@ -1,4 +1,4 @@
-"""Lets a script run from a checkout with any Python 3: with the checkout's own code, and its virtual environment if needed."""  # noqa: INP001, E501  # scripts are no package; one line
+"""Lets a script run from a checkout with any Python 3, in the checkout's own virtual environment if needed."""
 
 from __future__ import annotations
 

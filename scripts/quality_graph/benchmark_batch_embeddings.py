@@ -1,4 +1,4 @@
-"""Measure what batches of tasks bring, by batch size, against one task at a time."""  # noqa: INP001  # no package
+"""Measure what batches of tasks bring, by batch size, against one task at a time."""
 
 from __future__ import annotations
 

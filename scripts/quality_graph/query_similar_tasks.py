@@ -1,4 +1,4 @@
-"""Find past tasks that are like one, or like many: `embatch tasks query`, from a checkout."""  # noqa: INP001  # scripts are no package
+"""Find past tasks that are like one, or like many: `embatch tasks query`, from a checkout."""
 
 from _checkout import tasks
 

@@ -1,4 +1,4 @@
-"""Record one finished task, or many: `embatch tasks record`, from a checkout."""  # noqa: INP001  # scripts are no package
+"""Record one finished task, or many: `embatch tasks record`, from a checkout."""
 
 from _checkout import tasks
 

@@ -1,4 +1,4 @@
-"""Bring all recorded tasks to another model: `embatch tasks reindex`, from a checkout."""  # noqa: INP001  # scripts are no package
+"""Bring all recorded tasks to another model: `embatch tasks reindex`, from a checkout."""
 
 from _checkout import tasks
 

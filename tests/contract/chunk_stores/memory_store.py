@@ -90,7 +90,7 @@ class MemoryReader:
         found = []
         for query in normalized(vectors):
             scores = [float(normalized(row.vector[None])[0] @ query) for row in rows]
-            order = sorted(range(len(rows)), key=lambda at, scores=scores: -scores[at])[: max(k, 0)]  # type: ignore[misc]
+            order = sorted(range(len(rows)), key=lambda at, scores=scores: -scores[at])[: max(k, 0)]  # type: ignore[misc]  # a default
             found.append([Hit(chunk=rows[at].chunk, score=scores[at], id=rows[at].id) for at in order])
         return found
 

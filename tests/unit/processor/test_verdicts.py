@@ -60,7 +60,7 @@ def test_kinds(error: BaseException, kind: ErrorKind) -> None:
 def test_a_status_of_the_response_counts() -> None:
     """Libraries that put the status into the response are understood as well."""
     error = RuntimeError("failed")
-    error.response = SimpleNamespace(status_code=429, headers={"Retry-After": "7"})  # type: ignore[attr-defined]
+    error.response = SimpleNamespace(status_code=429, headers={"Retry-After": "7"})  # type: ignore[attr-defined]  # as SDKs do
     assert kind_of(error, items=1) is ErrorKind.RATE_MINUTE
     assert asked_delay_s(error) == 7
 

@@ -82,6 +82,16 @@ def _batch_size(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _many(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        name,
+        "batch",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Many tasks: on each line an id that is known here, or a JSON object.",
+    )
+
+
 def _text(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--files", metavar="A,B", help="Files that the task touched, parted by commas."),
@@ -103,13 +113,7 @@ def _text(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--complexity-score", type=float, metavar="N", help="How hard it was.")
 @_mode
 @_batch_size
-@click.option(
-    "--batch-from-file",
-    "batch",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Many tasks: on each line an id that is known here, or a JSON object.",
-)
+@_many("--batch-from-file")
 def record(
     *,
     workspace: Path,
@@ -181,13 +185,7 @@ def record(
 )
 @_mode
 @_batch_size
-@click.option(
-    "--batch-query",
-    "batch",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Many tasks: on each line an id that is known here, or a JSON object.",
-)
+@_many("--batch-query")
 def query(
     *,
     workspace: Path,
