@@ -70,7 +70,7 @@ class Service:
 
 def processor(service: object, **options: Any) -> BatchEmbeddingProcessor:
     """A processor whose pauses last a thousandth of what they are."""
-    return BatchEmbeddingProcessor(service, **{"clock": Clock(1000.0), "timeout": 30_000.0, **options})  # type: ignore[arg-type]  # any
+    return BatchEmbeddingProcessor(service, **{"clock": Clock(200.0), "timeout": 6_000.0, **options})  # type: ignore[arg-type]  # any
 
 
 def texts_of(count: int) -> list[str]:

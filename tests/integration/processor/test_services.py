@@ -40,7 +40,7 @@ async def watched(service: object, chunks: Any, **options: Any) -> tuple[list[Ba
 
 def test_vectors_in_the_order_of_the_chunks() -> None:
     """Full batches, not more at once than allowed, every vector at its chunk, tokens and dollars counted."""
-    service, texts = Service(delay_s=0.002), texts_of(250)
+    service, texts = Service(delay_s=0.02), texts_of(250)
     result = process(service, texts, batch_size=20, max_concurrent_batches=3)
     assert right(result, texts)
     assert [len(call) for call in service.calls] == [20] * 12 + [10]
