@@ -16,7 +16,7 @@ $(VENV)/.dev: $(VENV)/.core
 	touch $@
 
 $(VENV)/.test: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,torch,int8,gemini,openai,emulator,search,pdf,pgvector]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,torch,int8,gemini,openai,emulator,search,pdf,pgvector,serve,report,map,otel]"
 	touch $@
 
 demo: $(VENV)/.core  ## set up, fetch the default model, embed real documents, answer three queries
@@ -27,7 +27,7 @@ test: $(VENV)/.test  ## every test, the real model and killed processes included
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/.dev  ## what needs neither PyTorch nor killed processes
-	$(BIN)/python -m pytest -m "not torch and not int8 and not kill and not remote and not search"
+	$(BIN)/python -m pytest -m "not torch and not int8 and not kill and not remote and not search and not serve and not browser"
 
 check: $(VENV)/.dev  ## lint, format and types
 	$(BIN)/ruff check .

@@ -27,6 +27,9 @@
     ├── BackendError               the engine under a model failed
     │   ├── OutOfMemoryError       a batch did not fit
     │   └── BackendClosedError     used after it was closed
+    ├── WaitingError               a request could not wait for its turn
+    │   ├── OverloadedError        too much is waiting already
+    │   └── ExpiredError           its time was over first
     ├── ProviderError              a model behind an API refused, or cannot be reached
     ├── GoalError                  the run's own bounds: the budget, or the time to wait for a job, is used up
     │   └── StillRunningError      the time to wait is; jobs are under way
@@ -244,6 +247,37 @@ class BackendClosedError(BackendError):
     """The backend was used after it was closed."""
 
     default_hint = "Keep the Embedder open while it is used: `with Embedder(...) as embedder:`."
+
+
+class WaitingError(EmbatchError):
+    """A request could not wait for its turn; the engine itself works."""
+
+    scope = "request"
+    retryable = True
+    exit_code = 6
+    default_hint = "Ask again later, or send fewer texts at once."
+
+
+class OverloadedError(WaitingError):
+    """Too much is waiting already, so that this was not let in.
+
+    Args:
+        message: what happened and which limit.
+        retry_after_s: when there should be room.
+        hint: the way out, if there is a better one.
+    """
+
+    default_hint = "Ask again after the seconds that the message names, or send fewer texts at once."
+
+    def __init__(self, message: str, *, retry_after_s: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class ExpiredError(WaitingError):
+    """The time that a request had was over before it was done."""
+
+    default_hint = "Ask again with more time, or send fewer texts at once."
 
 
 class ProviderError(EmbatchError):

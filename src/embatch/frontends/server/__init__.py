@@ -1,0 +1,1 @@
+"""`embatch serve`: many clients, one endpoint, shared batches. Needs the extra `serve`."""
