@@ -70,6 +70,7 @@ def test_imports_go_down(path: Path) -> None:
         "remote",
         "serving",
         "seen",
+        "seen_lanes",
         "events",
         "errors",
         "_version",

@@ -19,14 +19,14 @@ import numpy as np
 from embatch.engine.earlier import Earlier
 from embatch.engine.former import BatchFormer
 from embatch.engine.memory import memory_used
+from embatch.engine.outcomes import as_backend_error, checked, record_of
+from embatch.engine.telling import Teller
 from embatch.engine.window import WindowMaker, finish_vectors
 from embatch.errors import (
     BackendClosedError,
     BackendError,
     BadVectorError,
-    EmbatchError,
     ItemError,
-    OutOfMemoryError,
 )
 from embatch.types import BatchRecord, Block, CostRule, Report
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from embatch.engine.former import Batch
     from embatch.engine.tuners import Tuner
     from embatch.engine.window import Window
+    from embatch.seen_lanes import RunObserver
     from embatch.types import Backend, BadItem, FloatArray, Item, ModelSpec, VectorStore
 
     Recall = Callable[[list[int]], FloatArray]
@@ -60,6 +61,7 @@ class Pipeline:
         window_items: most rows that are sorted together.
         remember: how many rows back a repeated text is found when there is no store; None: however far.
         recall: gives the vectors of earlier rows, where the caller keeps them all (needed with `remember=None`).
+        observer: is told of windows, batches and failures as they come.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Pipeline:
         window_items: int = WINDOW_ITEMS,
         remember: int | None = REMEMBER_ROWS,
         recall: Recall | None = None,
+        observer: RunObserver | None = None,
     ) -> None:
         self.report = Report()
+        self._teller = Teller(observer, backend.limits.cost)
         self._backend = backend
         self._spec = spec
         self._tuner = tuner
@@ -137,7 +141,7 @@ class Pipeline:
         workers = [
             threading.Thread(target=self._read, args=(iter(rows),), name="embatch-read", daemon=True),
             *(
-                threading.Thread(target=self._work, name=f"embatch-stream-{i}", daemon=True)
+                threading.Thread(target=self._work, args=(i,), name=f"embatch-stream-{i}", daemon=True)
                 for i in range(self._backend.streams)
             ),
         ]
@@ -146,9 +150,11 @@ class Pipeline:
         try:
             while (window := self._wait()) is not None:
                 block = self._finish(window)
-                self.report.seconds = time.perf_counter() - started
+                handed_over = time.perf_counter()
+                self.report.seconds = handed_over - started
                 yield block
                 self._room.release()
+                self._teller.handed_over(block, time.perf_counter() - handed_over)
             if self._source_error is not None:
                 raise self._source_error
         finally:
@@ -163,8 +169,13 @@ class Pipeline:
 
     def _read(self, rows: Iterator[Item | BadItem]) -> None:
         try:
-            while self._acquire_room() and (window := self._maker.read(rows)) is not None:
+            while self._acquire_room():
+                started = time.perf_counter()
+                window = self._maker.read(rows)
+                if window is None:
+                    break
                 self._maker.tokenize(window, self._look_up(window))
+                self._teller.window(window, time.perf_counter() - started)
                 with self._changed:
                     self._windows.append(window)
                     self._changed.notify_all()
@@ -225,55 +236,43 @@ class Pipeline:
             return window
         return None
 
-    def _work(self) -> None:
+    def _work(self, stream: int) -> None:
         try:
             while not self._stopped and (batch := self._former.take()) is not None:
-                self._compute(batch)
+                self._compute(batch, stream)
         except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
             with self._changed:
                 self._engine_error = self._engine_error or error
                 self._changed.notify_all()
 
-    def _compute(self, batch: Batch) -> None:
+    def _compute(self, batch: Batch, stream: int) -> None:
         started = time.perf_counter()
         try:
-            vectors = self._checked(self._backend.embed(batch.payloads), len(batch.units))
+            vectors = checked(
+                self._backend.embed(batch.payloads), len(batch.units), self._backend.spec.dimensions
+            )
         except BackendClosedError:
             raise
-        except MemoryError as error:
-            self._failed(batch, OutOfMemoryError("the host has no memory left for this batch"), error)
-        except BackendError as error:
-            self._failed(batch, error, error)
-        except EmbatchError:
-            raise
         except Exception as error:  # noqa: BLE001  # a backend's own exception must not lose its rows
-            self._failed(batch, BackendError(f"{type(error).__name__}: {error}"), error)
+            failure = as_backend_error(error)
+            record = record_of(batch, time.perf_counter() - started, failure)
+            self._teller.batch(record, stream, error=type(failure).__name__)
+            self._failed(batch, record, failure)
         else:
             self._former.succeeded()
-            self._record(batch, time.perf_counter() - started)
+            record = record_of(batch, time.perf_counter() - started)
+            self._teller.batch(record, stream)
+            self._record(record)
             self._take_vectors(batch, vectors)
 
-    def _checked(self, vectors: FloatArray, count: int) -> FloatArray:
-        expected = (count, self._backend.spec.dimensions)
-        if vectors.shape != expected or vectors.dtype != np.float32:
-            raise BackendError(
-                f"the model answered {vectors.dtype} of shape {vectors.shape}, not float32 {expected}",
-                hint="The model's files do not fit its configuration; fetch it again or use another backend.",
-            )
-        return vectors
-
-    def _failed(self, batch: Batch, error: BackendError, cause: BaseException) -> None:
-        out_of_memory = isinstance(error, OutOfMemoryError)
-        if error is not cause:
-            error.__cause__ = cause
-        if out_of_memory:
-            self._tuner.record(_record(batch, 0.0, out_of_memory=True))
+    def _failed(self, batch: Batch, record: BatchRecord, error: BackendError) -> None:
+        if record.out_of_memory:
+            self._tuner.record(record)
         with self._changed:
             self.report.splits += len(batch.units) > 1
         self._fail_units(batch, self._former.failed(batch, error))
 
-    def _record(self, batch: Batch, seconds: float) -> None:
-        record = _record(batch, seconds)
+    def _record(self, record: BatchRecord) -> None:
         padded = record.longest * record.items
         self._tuner.record(record)
         with self._changed:
@@ -281,12 +280,14 @@ class Pipeline:
             report.batches += 1
             report.tokens += record.tokens
             report.padded_tokens += padded if self._backend.limits.cost is CostRule.PADDED else record.tokens
-            report.device_seconds += seconds
+            report.device_seconds += record.seconds
             look = time.perf_counter() - self._looked_at > _LOOK_S
             if look:
                 self._looked_at = time.perf_counter()
         if look:
-            self._tuner.pressure(max(memory_used(), self._backend.memory_used()))
+            used = max(memory_used(), self._backend.memory_used())
+            self._teller.tuner(self._tuner.budget, used)
+            self._tuner.pressure(used)
 
     def _take_vectors(self, batch: Batch, vectors: FloatArray) -> None:
         window, units = batch.window, batch.units
@@ -372,6 +373,7 @@ class Pipeline:
         block = window.block()
         self._earlier.add(block)
         self._count(window, block)
+        self._teller.failures(block.failures)
         return block
 
     def _average(self, window: Window) -> None:
@@ -402,16 +404,3 @@ class Pipeline:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-
-
-def _record(batch: Batch, seconds: float, *, out_of_memory: bool = False) -> BatchRecord:
-    lengths = batch.lengths
-    return BatchRecord(
-        budget=batch.budget.tokens or 0,
-        items=len(batch.units),
-        longest=int(lengths.max()),
-        tokens=int(lengths.sum()),
-        seconds=seconds,
-        out_of_memory=out_of_memory,
-        fresh=batch.fresh,
-    )
