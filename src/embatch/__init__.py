@@ -16,6 +16,7 @@ from embatch._version import __version__
 
 if TYPE_CHECKING:
     from embatch.errors import EmbatchError, ItemError, ItemsFailedError
+    from embatch.frontends.async_embedder import AsyncEmbedder
     from embatch.frontends.embedder import Embedder, EmbedResult
     from embatch.frontends.one_call import embed
     from embatch.frontends.processor.code_chunks import load_code_chunks
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from embatch.types import BadItem, Block, Item, ItemFailure, ModelSpec, Report
 
 __all__ = [
+    "AsyncEmbedder",
     "BadItem",
     "BatchEmbeddingProcessor",
     "BatchTuner",
@@ -47,6 +49,7 @@ __all__ = [
 
 _HOME = {
     "embatch.errors": ["EmbatchError", "ItemError", "ItemsFailedError"],
+    "embatch.frontends.async_embedder": ["AsyncEmbedder"],
     "embatch.frontends.embedder": ["EmbedResult", "Embedder"],
     "embatch.frontends.one_call": ["embed"],
     "embatch.frontends.processor.code_chunks": ["load_code_chunks"],

@@ -6,6 +6,7 @@
     │   ├── NotTextError           not a string
     │   ├── EmptyTextError         nothing, or white space only
     │   ├── EncodingError          a string that is no Unicode text, such as a lone surrogate
+    │   ├── BadTokensError         token ids that are none of the model's
     │   ├── TooLongError           longer than the model takes, and `overlong="error"`
     │   ├── BadVectorError         the model answered with NaN or infinity for this text
     │   ├── ItemBackendError       the model failed on this text alone
@@ -107,6 +108,12 @@ class EncodingError(ItemError):
     """The string holds code points that are no Unicode text, such as a lone surrogate."""
 
     default_hint = "Clean it with text.encode('utf-8', 'replace').decode('utf-8')."
+
+
+class BadTokensError(ItemError):
+    """Token ids that the model's vocabulary does not have, or none at all."""
+
+    default_hint = "Send text, or ids made by this very model's tokeniser."
 
 
 class TooLongError(ItemError):

@@ -173,6 +173,22 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesTokens(Protocol):
+    """What a backend with a tokeniser can do as well."""
+
+    def take_tokens(self, ids: Sequence[Sequence[int]]) -> Tokenized:
+        """Token ids of the backend's own tokeniser as payloads: special tokens added where they lack, cut to the limit.
+
+        Args:
+            ids: any number of lists of ids.
+
+        Raises:
+            BadTokensError: a list is empty, or has an id that is not in the vocabulary.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFailure:
     """One item that has no vector, and why."""

@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import models
 
 from embatch.backends.tokenizer_files import load_tokenizer
-from embatch.errors import CorruptModelError, UnsupportedModelError, UsageError
+from embatch.errors import BadTokensError, CorruptModelError, UnsupportedModelError, UsageError
 from embatch.types import Tokenized
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class TextTokenizer:
         """Longest text in tokens, special tokens included."""
         self.pad_id = layout.config.integer("pad_token_id", 0)
         """What rows are padded with."""
+        self._words = self._tokenizer.get_vocab_size()
         self._room = self.max_tokens - len(self._head) - len(self._tail)
         if self._room < 1:
             raise CorruptModelError(
@@ -91,6 +92,35 @@ class TextTokenizer:
             payloads.append(self._finished(ids))
         lengths = np.fromiter(map(len, payloads), dtype=np.int32, count=len(payloads))
         return Tokenized(payloads, lengths, truncated)
+
+    def take(self, ids: Sequence[Sequence[int]]) -> Tokenized:
+        """Payloads of texts that are token ids already; see `TakesTokens.take_tokens`.
+
+        Raises:
+            BadTokensError: a list is empty, or has an id that is not in the vocabulary.
+        """
+        payloads: list[IntArray] = []
+        truncated = np.zeros(len(ids), dtype=np.bool_)
+        for row, own in enumerate(ids):
+            content = self._content(own)
+            truncated[row] = len(content) > self._room
+            payloads.append(self._finished(content))
+        lengths = np.fromiter(map(len, payloads), dtype=np.int32, count=len(payloads))
+        return Tokenized(payloads, lengths, truncated)
+
+    def _content(self, ids: Sequence[int]) -> list[int]:
+        """The ids without the special tokens around them, if they have them."""
+        content = list(ids)
+        if not content or min(content) < 0 or max(content) >= self._words:
+            raise BadTokensError(
+                f"token ids must lie between 0 and {self._words - 1}, at least one"
+                if content
+                else "a list of token ids is empty"
+            )
+        head, tail = self._head, self._tail
+        if content[: len(head)] == head and content[len(content) - len(tail) :] == tail:
+            content = content[len(head) : len(content) - len(tail)]
+        return content
 
     def _encode(self, texts: list[str]) -> list[Encoding]:
         """Without special tokens. One text alone stays in this thread: waking the others costs more than they do."""

@@ -7,7 +7,6 @@ writes no files but the optional cache and the learned budgets.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from embatch.decisions.vectors import quantize
 from embatch.engine.window import as_items, check_text, finish_vectors
 from embatch.errors import BadVectorError, UsageError
 from embatch.frontends.arguments import as_rows, items_failed, one_of, positive, raise_bad_texts
+from embatch.frontends.caches import Caches
 from embatch.frontends.hosts import LocalHost
 from embatch.frontends.opening import LocalOptions, RemoteOptions, open_host
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from embatch.frontends.remote import LaneSettings
     from embatch.frontends.remote_host import RemoteHost
     from embatch.remote import StrategyName
+    from embatch.seen_lanes import RunObserver
     from embatch.storage.ledger import Ledger
     from embatch.types import (
         Backend,
@@ -176,10 +177,7 @@ class Embedder:
         )
         self._overlong = overlong
         self._task = task
-        self._stores: dict[str, VectorStore] = {}
-        self._cache = cache
-        self._cache_limit = cache_limit
-        self._lock = threading.Lock()
+        self._caches = Caches(cache, cache_limit)
         self.spec_for(task)  # an unknown task is an error now, not at the first call
 
     # --- what it is -------------------------------------------------------------------------------------------
@@ -193,6 +191,26 @@ class Embedder:
     def host(self) -> LocalHost | RemoteHost:
         """Where the model lives."""
         return self._host
+
+    @property
+    def task(self) -> str | None:
+        """Which prompt documents get, unless a call says otherwise."""
+        return self._task
+
+    @property
+    def on_error(self) -> OnError:
+        """Whether failures are raised or collected, unless a call says otherwise."""
+        return self._on_error
+
+    @property
+    def output(self) -> Output:
+        """What vectors are handed back as."""
+        return self._output
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether vectors are kept between calls."""
+        return self._caches.exists
 
     @property
     def dimensions(self) -> int:
@@ -305,6 +323,7 @@ class Embedder:
         store: VectorStore | None = None,
         ledger: Ledger | None = None,
         rows_at_once: int | None = None,
+        observer: RunObserver | None = None,
     ) -> AnyPipeline:
         """A run of this model, for callers that want its report and progress while it runs.
 
@@ -313,12 +332,15 @@ class Embedder:
             store: vectors that are known, and where new ones are kept; the caller's own.
             ledger: for a provider's model, what makes the run survive its process; the caller's own.
             rows_at_once: for a provider's model, how many rows are driven together; None is all of them.
+            observer: is told of what happens in the run.
         """
         task = task or self._task
-        store = store or self._store(self.spec_for(task))
+        store = store or self.store_for(self.spec_for(task))
         if isinstance(self._host, LocalHost):
-            return self._host.pipeline(task, store=store)
-        return self._host.pipeline(task, store=store, ledger=ledger, rows_at_once=rows_at_once)
+            return self._host.pipeline(task, store=store, observer=observer)
+        return self._host.pipeline(
+            task, store=store, ledger=ledger, rows_at_once=rows_at_once, observer=observer
+        )
 
     # --- the same, from async code ----------------------------------------------------------------------------
 
@@ -348,11 +370,7 @@ class Embedder:
     def close(self) -> None:
         """Give back the model's memory and close the cache. Closing twice is allowed."""
         self._host.close()
-        with self._lock:
-            for store in self._stores.values():
-                if store is not self._cache:
-                    self._close_own(store)
-            self._stores.clear()
+        self._caches.close()
 
     def __enter__(self) -> Self:
         return self
@@ -378,7 +396,7 @@ class Embedder:
         lanes: LaneSettings | None,
     ) -> tuple[Generator[Block], Callable[[], Report]]:
         """A call's blocks, and its report once they are used up."""
-        store = self._store(self.spec_for(task))
+        store = self.store_for(self.spec_for(task))
         if isinstance(self._host, LocalHost):
             if lanes is not None:
                 raise UsageError("lanes are for a provider's model; this one runs on this machine")
@@ -391,38 +409,16 @@ class Embedder:
 
     def _open_ended(self, task: str | None) -> AnyPipeline:
         task = task or self._task
-        store = self._store(self.spec_for(task))
+        store = self.store_for(self.spec_for(task))
         if isinstance(self._host, LocalHost):
             return self._host.pipeline(task, store=store)
         from embatch.frontends.remote_host import STREAMED_ROWS
 
         return self._host.pipeline(task, store=store, rows_at_once=STREAMED_ROWS, collect=True)
 
-    def _store(self, spec: ModelSpec) -> VectorStore | None:
-        if self._cache is None:
-            return None
-        with self._lock:
-            if spec.fingerprint not in self._stores:
-                self._stores[spec.fingerprint] = self._open_store(spec)
-            return self._stores[spec.fingerprint]
-
-    def _open_store(self, spec: ModelSpec) -> VectorStore:
-        from pathlib import Path
-
-        from embatch.storage.cache import VectorCache
-
-        if isinstance(self._cache, str | Path):
-            return VectorCache(Path(self._cache), fingerprint=spec.fingerprint, dimensions=spec.dimensions)
-        if self._cache is None:
-            raise UsageError("no cache was given")
-        return self._cache
-
-    def _close_own(self, store: VectorStore) -> None:
-        from embatch.storage.cache import VectorCache
-
-        if self._cache_limit is not None and isinstance(store, VectorCache):
-            store.prune(self._cache_limit)
-        store.close()
+    def store_for(self, spec: ModelSpec) -> VectorStore | None:
+        """The cache of vectors under a spec, opened; None without one. Used from one thread at a time."""
+        return self._caches.store_for(spec)
 
     def keep_profile(self, report: Report) -> None:
         """Keep what a run has learned for the next process: a budget, or how a provider behaves."""

@@ -132,9 +132,11 @@ class LocalHost:
         self, task: str | None, *, store: VectorStore | None, tuner: Tuner | None = None, **options: Any
     ) -> Pipeline:
         """A run of the model."""
-        if tuner is None:
-            tuner = FixedCount(self._batch_size) if self._batch_size else self.tuner
-        return Pipeline(self.backend, self.spec_for(task), tuner, store=store, **options)
+        return Pipeline(self.backend, self.spec_for(task), tuner or self.new_tuner(), store=store, **options)
+
+    def new_tuner(self) -> Tuner:
+        """What decides batches, unless a run brings its own: a fixed count of its own, or the tuner of all runs."""
+        return FixedCount(self._batch_size) if self._batch_size else self.tuner
 
     def query(self, text: str) -> FloatArray | None:
         """The backend's vector `(1, dim)` of one query; None if the text is too long to be embedded as it is."""

@@ -95,6 +95,14 @@ class OpenVINOBackend:
         """Ids of each text as int32 arrays `(tokens,)`, cut to the model's limit, special tokens kept."""
         return self._tokenizer.tokenize(texts, prompt=prompt)
 
+    def take_tokens(self, ids: Sequence[Sequence[int]]) -> Tokenized:
+        """Token ids as payloads, special tokens added where they lack, cut to the model's limit.
+
+        Raises:
+            BadTokensError: a list is empty, or has an id that is not in the vocabulary.
+        """
+        return self._tokenizer.take(ids)
+
     def count(self, texts: Sequence[str], *, prompt: str = "") -> IntArray:
         """`(n,)` int32: tokens that each text has in full, `prompt` and special tokens included."""
         return self._tokenizer.count(texts, prompt=prompt)

@@ -1,4 +1,4 @@
-"""The command line: `embatch embed | plan | index | query | tasks | generate | runs | rehearse | emulate | models`.
+"""The command line: `embatch embed | plan | index | query | tasks | serve | report | map | generate | runs | …`.
 
 This module holds the group and turns every error of the tree into a message and a documented exit code. Commands live
 in modules of their own and are imported when they are called.
@@ -49,6 +49,9 @@ _COMMANDS = {
     "index": ("embatch.frontends.cli.index", "index", "Make files and folders searchable, and keep them so."),
     "query": ("embatch.frontends.cli.query", "query", "Find places in an index by a question."),
     "tasks": ("embatch.frontends.cli.tasks", "tasks", "Remember finished tasks, find similar ones."),
+    "serve": ("embatch.frontends.cli.serve", "serve", "Serve models to many clients: OpenAI's API and more."),
+    "report": ("embatch.frontends.cli.report", "report", "Show what a run did: a page of figures and plots."),
+    "map": ("embatch.frontends.cli.map", "map_", "Draw an index in two dimensions, as a page."),
     "runs": ("embatch.frontends.cli.runs", "runs", "List, show, resume and cancel runs through a provider."),
     "rehearse": ("embatch.frontends.cli.rehearse", "rehearse", "Play a planned run on fast time."),
     "generate": (

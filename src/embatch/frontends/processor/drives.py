@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from embatch.frontends.processor.intake import Rows
     from embatch.frontends.remote_host import SafeRun
     from embatch.remote import EmbedWork
-    from embatch.types import BatchRecord, Block, ModelSpec, Report, VectorStore
+    from embatch.types import BatchRecord, Block, ModelSpec, Report
 
 _PORTION_ROWS, _PORTION_ROUNDS = 4096, 20
 
@@ -228,7 +228,7 @@ class LocalDrive:
     def __init__(self, embedder: Embedder, *, batch_size: int | None, notify: Callable[[], None]) -> None:
         host = embedder.host
         assert isinstance(host, LocalHost)
-        task, store = _inside(embedder)
+        task, store = embedder.task, embedder.store_for(embedder.spec)
         self._embedder = embedder
         self._tuner = Bounded(host.tuner, batch_size, notify)
         self._pipeline: Pipeline = host.pipeline(task, store=store, tuner=self._tuner)
@@ -313,7 +313,7 @@ class ProviderDrive:
         host = embedder.host
         assert isinstance(host, RemoteHost)
         self._host = host
-        self._task, self._store = _inside(embedder)
+        self._task, self._store = embedder.task, embedder.store_for(embedder.spec)
         self._run: SafeRun | None = None
         self._reports: list[Report] = []
         self._before = 0
@@ -372,9 +372,3 @@ def _moved(block: Block, rows: int) -> Block:
     """A portion's block as one of the whole run."""
     failures = [replace(failure, row=failure.row + rows) for failure in block.failures]
     return replace(block, first_row=block.first_row + rows, failures=failures)
-
-
-def _inside(embedder: Embedder) -> tuple[str | None, VectorStore | None]:
-    """An Embedder's task and cache, which a run of it must have too: there is no public way to them yet."""
-    task = embedder._task  # noqa: SLF001  # see the docstring
-    return task, embedder._store(embedder.spec)  # noqa: SLF001  # see the docstring

@@ -1,0 +1,1 @@
+"""Batches shared between asks: formed late, from all that waits."""

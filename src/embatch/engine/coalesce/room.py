@@ -1,0 +1,173 @@
+"""What waits: asks that are not made ready yet, and units that are, by kind and in the order of their turns.
+
+The one queue between the door and the streams. It is plain data under the coalescer's lock; whose turn it is and what
+goes together is decided in `decisions`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embatch.decisions.late_forming import LOOK_AHEAD, pick
+from embatch.decisions.planning import Budget
+from embatch.engine.coalesce.opening import Portion
+from embatch.serving import Priority
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embatch.decisions.turns import Turns
+    from embatch.engine.coalesce.asks import Waiting
+    from embatch.engine.coalesce.opening import Opened
+    from embatch.engine.coalesce.units import Text, Unit
+    from embatch.types import IntArray, Limits
+
+_OPEN_ROWS = 256
+_OPEN_CHARS = 1 << 15
+"""Made ready at once: some ten milliseconds of work at most, unless a single text is longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Units that go to the backend in one call."""
+
+    units: Sequence[Unit]
+    budget: Budget
+    """What it was formed under."""
+    priority: Priority
+    fresh: bool = True
+    """False for a retry, whose size says nothing about budgets."""
+
+    @property
+    def lengths(self) -> IntArray:
+        """`(n,)` tokens of each unit."""
+        return np.fromiter((unit.length for unit in self.units), np.int32, len(self.units))
+
+
+class Room:
+    """Asks and units that wait.
+
+    Args:
+        limits: what the backend takes.
+        streams: batches that are computed side by side.
+        turns: decides who is next.
+    """
+
+    def __init__(self, limits: Limits, streams: int, turns: Turns) -> None:
+        self._limits = limits
+        self._streams = streams
+        self._turns = turns
+        self._asks: dict[Priority, deque[Waiting]] = {kind: deque() for kind in Priority}
+        self._ready: dict[Priority, list[Unit]] = {kind: [] for kind in Priority}
+        self._ready_tokens = dict.fromkeys(Priority, 0)
+        self._opening = dict.fromkeys(Priority, 0)
+        self.inputs = dict.fromkeys(Priority, 0)
+        """Rows that wait, of each kind."""
+        self.tokens = dict.fromkeys(Priority, 0)
+        """About how many tokens these have."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a stream would find something to do."""
+        return any(self._asks.values()) or any(self._ready.values())
+
+    def add(self, waiting: Waiting) -> None:
+        """An ask was let in."""
+        kind = waiting.ask.priority
+        self._asks[kind].append(waiting)
+        self.inputs[kind] += waiting.untaken
+        self.tokens[kind] += waiting.tokens_untaken
+
+    def left(self, waiting: Waiting) -> None:
+        """An ask has ended: what of it still waited is gone."""
+        kind = waiting.ask.priority
+        self.inputs[kind] -= waiting.untaken
+        self.tokens[kind] -= waiting.tokens_untaken
+        waiting.untaken = waiting.tokens_untaken = 0
+
+    def next(self, now: float, budget: int) -> Priority | None:
+        """Whose turn it is."""
+        kinds = [kind for kind in Priority if self._asks[kind] or self._ready[kind] or self._opening[kind]]
+        return self._turns.next(kinds, batch_tokens=self._turns.job_tokens(now, budget)) if kinds else None
+
+    def to_open(self, kind: Priority, budget: int) -> list[Portion]:
+        """Rows to make ready now: none if enough are, or none are left."""
+        if self._ready_tokens[kind] >= 2 * self._streams * max(budget, 1):
+            return []
+        asks, portions, rows, chars = self._asks[kind], [], 0, 0
+        while asks and rows < _OPEN_ROWS and chars < _OPEN_CHARS:
+            waiting = asks[0]
+            stop = start = waiting.opened
+            inputs = waiting.ask.inputs
+            while stop < len(inputs) and rows < _OPEN_ROWS and chars < _OPEN_CHARS and not waiting.ended:
+                chars += len(inputs[stop]) if hasattr(inputs[stop], "__len__") else 1
+                rows += 1
+                stop += 1
+            if stop > start:
+                waiting.opened = stop
+                portions.append(Portion(waiting, start, stop))
+            if stop == len(inputs) or waiting.ended:
+                asks.popleft()
+        self._opening[kind] += bool(portions)
+        return portions
+
+    def opened(self, kind: Priority, opened: Opened) -> None:
+        """Portions were made ready."""
+        self._opening[kind] -= 1
+        units = [unit for unit in opened.units if unit.text.live]
+        self._ready[kind].extend(units)
+        self._ready_tokens[kind] += sum(unit.length for unit in units)
+
+    def opening_failed(self, kind: Priority) -> None:
+        """Portions could not be made ready."""
+        self._opening[kind] -= 1
+
+    def form(self, kind: Priority, wanted: Budget, now: float) -> Batch | None:
+        """The next batch of this kind; None if nobody waits for any of it."""
+        ready = self._ready[kind]
+        window = [unit for unit in ready[:LOOK_AHEAD] if unit.text.live]
+        ready[:LOOK_AHEAD] = window
+        if not window:
+            self._ready_tokens[kind] = sum(unit.length for unit in ready)
+            return None
+        budget = self._bounded(kind, wanted, now)
+        lengths = np.fromiter((unit.length for unit in window), np.int32, len(window))
+        chosen = pick(lengths, budget, self._limits, streams=self._streams).tolist()
+        units = [window[at] for at in chosen]
+        gone = set(chosen)
+        ready[: len(window)] = [unit for at, unit in enumerate(window) if at not in gone]
+        self._ready_tokens[kind] = (
+            sum(unit.length for unit in ready)
+            if len(ready) < LOOK_AHEAD
+            else (self._ready_tokens[kind] - int(lengths[chosen].sum()))
+        )
+        self._took(units, kind, now)
+        contended = any(self._asks[other] or self._ready[other] for other in Priority if other is not kind)
+        self._turns.served(kind, int(lengths[chosen].sum()), contended=contended)
+        return Batch(units, wanted, kind)
+
+    def _bounded(self, kind: Priority, wanted: Budget, now: float) -> Budget:
+        if kind is Priority.INTERACTIVE or wanted.tokens is None:
+            return wanted
+        return Budget(tokens=self._turns.job_tokens(now, wanted.tokens), items=wanted.items)
+
+    def passed(self, text: Text, now: float) -> None:
+        """A text needs no batch: its rows wait no more."""
+        self._leave(text, text.owners[0][0].ask.priority, now)
+
+    def _took(self, units: list[Unit], kind: Priority, now: float) -> None:
+        for unit in units:
+            if not unit.text.taken:
+                self._leave(unit.text, kind, now)
+
+    def _leave(self, text: Text, kind: Priority, now: float) -> None:
+        for waiting, _ in text.owners:
+            if not waiting.ended and waiting.untaken:
+                part = waiting.tokens_untaken // waiting.untaken
+                waiting.tokens_untaken -= part
+                self.tokens[kind] -= part
+        self.inputs[kind] -= text.take(now)

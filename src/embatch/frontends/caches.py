@@ -1,0 +1,58 @@
+"""The caches of one `Embedder`: one store for each spec, opened when it is first needed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embatch.storage.cache import VectorCache
+
+if TYPE_CHECKING:
+    from embatch.types import ModelSpec, VectorStore
+
+
+class Caches:
+    """Stores by spec. Thread-safe; the stores themselves are used from one thread at a time.
+
+    Args:
+        cache: a file, made if it is missing, or the caller's own store for all specs; None keeps nothing.
+        limit_bytes: what a file is brought down to on closing, its oldest vectors first.
+    """
+
+    def __init__(self, cache: str | Path | VectorStore | None, limit_bytes: int | None) -> None:
+        self._cache = cache
+        self._limit_bytes = limit_bytes
+        self._stores: dict[str, VectorStore] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything is kept."""
+        return self._cache is not None
+
+    def store_for(self, spec: ModelSpec) -> VectorStore | None:
+        """The vectors known under a spec; None without a cache."""
+        if self._cache is None:
+            return None
+        with self._lock:
+            store = self._stores.get(spec.fingerprint)
+            if store is None:
+                store = self._stores[spec.fingerprint] = self._open(self._cache, spec)
+            return store
+
+    def close(self) -> None:
+        """Close all but the caller's own. Closing twice is allowed."""
+        with self._lock:
+            for store in self._stores.values():
+                if store is not self._cache:
+                    if self._limit_bytes is not None and isinstance(store, VectorCache):
+                        store.prune(self._limit_bytes)
+                    store.close()
+            self._stores.clear()
+
+    @staticmethod
+    def _open(cache: str | Path | VectorStore, spec: ModelSpec) -> VectorStore:
+        if isinstance(cache, str | Path):
+            return VectorCache(Path(cache), fingerprint=spec.fingerprint, dimensions=spec.dimensions)
+        return cache
