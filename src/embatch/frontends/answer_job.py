@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from embatch.decisions.progress import Meter, Progress
+from embatch.engine.telling import tell_failures
 from embatch.errors import InterruptedRunError, UsageError
 from embatch.frontends.generation import GenerateRun, answer_spec, check_generation
 from embatch.frontends.remote_host import open_ledger
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from embatch.frontends.generation import GeneratingModel
     from embatch.frontends.remote import LaneSettings
     from embatch.remote import GenerateWork
+    from embatch.seen_lanes import RunObserver
     from embatch.storage.sources import Sources
     from embatch.types import Item, LaneReport
 
@@ -92,6 +94,7 @@ class AnswerJob:
         settings: how the run may use the lanes.
         fresh: forget what an interrupted run left.
         command: arguments that go on with the run, for `embatch runs resume`.
+        observer: is told of what happens in the run.
     """
 
     def __init__(
@@ -104,7 +107,9 @@ class AnswerJob:
         settings: LaneSettings,
         fresh: bool = False,
         command: Sequence[str] = (),
+        observer: RunObserver | None = None,
     ) -> None:
+        self._observer = observer
         check_answers_target(output)
         check_generation(model.facts, work)
         self._model = model
@@ -126,7 +131,7 @@ class AnswerJob:
             self._ledger = self._open_ledger(fresh=fresh)
         else:
             self._ledger = Ledger.open(None, fingerprint=self._spec.fingerprint, about={})
-        self._run = GenerateRun(model, work, ledger=self._ledger, settings=settings)
+        self._run = GenerateRun(model, work, ledger=self._ledger, settings=settings, observer=observer)
         self._meter = Meter(time.monotonic())
         self._failed = 0
 
@@ -202,7 +207,10 @@ class AnswerJob:
                     answered += 1
                 else:
                     self._failed += 1
-                    errors.write([ItemFailure(row=row.number, key=row.key, error=answer, source=row.source)])
+                    failure = ItemFailure(row=row.number, key=row.key, error=answer, source=row.source)
+                    errors.write([failure])
+                    if self._observer is not None:
+                        tell_failures(self._observer, [failure])
             lines.commit()
             error_file = errors.commit()
         skipped = dict(self._sources.skipped_counts)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from embatch.engine.lanes.run import LaneRun, Result
     from embatch.remote import GenerateWork, ModelFacts, Provider, Unit
+    from embatch.seen_lanes import RunObserver
     from embatch.storage.ledger import Ledger
     from embatch.types import LaneReport
 
@@ -113,6 +114,7 @@ class GenerateRun:
         ledger: keeps what was sent and answered. The caller closes it, or finishes it when the answers are safe.
         settings: how the run may use the lanes; the model's own if None.
         collect: name prompts that could not be sent in their places, instead of raising.
+        observer: is told of calls, jobs, pauses and decisions.
     """
 
     def __init__(
@@ -123,7 +125,9 @@ class GenerateRun:
         ledger: Ledger,
         settings: LaneSettings | None = None,
         collect: bool = False,
+        observer: RunObserver | None = None,
     ) -> None:
+        self._observer = observer
         self._settings = settings or model.settings
         self.report: LaneReport = model.new_report(self._settings, ledger)
         self.stopped_by: GoalError | ProviderError | None = None
@@ -207,7 +211,12 @@ class GenerateRun:
         if not self._ledger.waiting().items and not self._ledger.jobs(done=False):
             return
         self._run = self._model.run_for(
-            self._work, self._put, ledger=self._ledger, settings=self._settings, report=self.report
+            self._work,
+            self._put,
+            ledger=self._ledger,
+            settings=self._settings,
+            report=self.report,
+            observer=self._observer,
         )
         try:
             self._run.run()

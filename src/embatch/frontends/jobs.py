@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from embatch.frontends.embedder import Embedder
     from embatch.frontends.hosts import AnyPipeline
+    from embatch.seen_lanes import RunObserver
     from embatch.storage.cache import VectorCache
     from embatch.storage.ledger import Ledger
     from embatch.storage.sources import Sources
@@ -76,6 +77,7 @@ class EmbedJob:
         cache_limit: bytes that the cache is brought down to when the run has ended, its oldest vectors first.
         fresh: forget what an interrupted run left.
         command: arguments that go on with the run, for `embatch runs resume`.
+        observer: is told of what happens in the run.
     """
 
     def __init__(  # noqa: PLR0913  # one argument for each choice that a user has
@@ -91,6 +93,7 @@ class EmbedJob:
         cache_limit: int | None = None,
         fresh: bool = False,
         command: Sequence[str] = (),
+        observer: RunObserver | None = None,
     ) -> None:
         self._cache = cache
         self._cache_limit = cache_limit
@@ -115,7 +118,7 @@ class EmbedJob:
             forget_finished(output)
             self._journal = self._open(fresh=fresh)
             store = self._journal if cache is None else Layered(cache, self._journal)
-        self._pipeline: AnyPipeline = embedder.pipeline(store=store, ledger=self._ledger)
+        self._pipeline: AnyPipeline = embedder.pipeline(store=store, ledger=self._ledger, observer=observer)
         self._meter = Meter(time.monotonic())
         self._whole = False
 

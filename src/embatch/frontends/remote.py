@@ -27,6 +27,7 @@ from embatch.decisions.strategy import Strategy
 from embatch.engine.lanes.clock import Clock
 from embatch.engine.lanes.pipeline import LanePipeline
 from embatch.engine.lanes.run import LaneParts, LaneRun
+from embatch.engine.lanes.telling import tell_outlook
 from embatch.errors import ProviderError, UsageError
 from embatch.frontends.lane_checks import check_budget, check_jobs, check_settings
 from embatch.providers.registry import open_provider
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from embatch.engine.lanes.run import Put
     from embatch.remote import ModelFacts, Provider, StrategyName, Work
+    from embatch.seen_lanes import RunObserver
     from embatch.storage.learned import LearnedFacts
     from embatch.storage.ledger import Ledger
     from embatch.types import FloatArray, ModelSpec, VectorStore
@@ -248,6 +250,7 @@ class RemoteModel:
         settings: LaneSettings | None = None,
         rows_at_once: int | None = None,
         collect: bool = False,
+        observer: RunObserver | None = None,
     ) -> LanePipeline:
         """A run that embeds rows; see `LanePipeline`."""
         chosen = settings or self.settings
@@ -265,10 +268,12 @@ class RemoteModel:
                 report=report,
                 dimensions=spec.dimensions,
                 cut=spec.overlong != "error",
+                observer=observer,
             ),
             lanes=report,
             rows_at_once=rows_at_once,
             collect=collect,
+            observer=observer,
         )
 
     def terms(self, goal: Goal | None = None) -> Terms:
@@ -282,7 +287,9 @@ class RemoteModel:
             now=self.clock.now(),
         )
 
-    def expect(self, report: LaneReport, settings: LaneSettings, ledger: Ledger) -> None:
+    def expect(
+        self, report: LaneReport, settings: LaneSettings, ledger: Ledger, observer: RunObserver | None = None
+    ) -> None:
         """Write down what is to be expected of a run, so that its report can be held against it."""
         waiting = ledger.waiting()
         if waiting.items <= 1:
@@ -296,10 +303,11 @@ class RemoteModel:
             )
         one = next((one for one in found if one.strategy == settings.strategy), found[0])
         report.expected_seconds = one.seconds_p50
-        if not (
-            self.facts.prices and self.facts.prices.output_individual > 0
-        ):  # answers are paid by their length
+        answers = self.facts.prices is not None and self.facts.prices.output_individual > 0
+        if not answers:  # these are paid by their length
             report.expected_dollars = one.dollars
+        if observer is not None:
+            tell_outlook(observer, found, priced=not answers)
 
     def conclude(self, report: LaneReport) -> None:
         """Fill in what a run has saved against only jobs, and only calls."""
@@ -326,6 +334,7 @@ class RemoteModel:
         report: LaneReport,
         dimensions: int | None = None,
         cut: bool = False,
+        observer: RunObserver | None = None,
     ) -> LaneRun:
         """A run over what the ledger holds; with `cut`, a text refused as too long is cut instead of failing."""
         if settings.parallel is not None and settings.parallel != self._parallel:
@@ -338,7 +347,7 @@ class RemoteModel:
         check_jobs(self.facts, settings.strategy)
         if goal.budget is not None and (spent := ledger.spent()):
             goal = replace(goal, budget=max(0.0, goal.budget - spent))
-        self.expect(report, settings, ledger)
+        self.expect(report, settings, ledger, observer)
         facts = self.facts
         if isinstance(work, GenerateWork) and work.max_output_tokens is not None:
             facts = replace(facts, output_tokens=work.max_output_tokens)
@@ -374,6 +383,7 @@ class RemoteModel:
                 dimensions=dimensions,
                 cut=cut,
                 deciding=self.deciding,
+                observer=observer,
             )
         )
 

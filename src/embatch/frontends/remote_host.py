@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from embatch.engine.lanes.pipeline import LanePipeline
     from embatch.frontends.remote import LaneSettings, RemoteModel
     from embatch.remote import EmbedWork
+    from embatch.seen_lanes import RunObserver
     from embatch.types import Block, FloatArray, Item, ModelSpec, Overlong, VectorStore
 
 _log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class RemoteHost:
         settings: LaneSettings | None = None,
         rows_at_once: int | None = None,
         collect: bool = False,
+        observer: RunObserver | None = None,
     ) -> LanePipeline:
         """A run whose ledger and store are the caller's, or in memory."""
         spec = self.spec_for(task)
@@ -94,6 +96,7 @@ class RemoteHost:
             settings=settings,
             rows_at_once=rows_at_once,
             collect=collect,
+            observer=observer,
         )
 
     def run(

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from embatch.decisions.lanes.words import count
+from embatch.engine.telling import Teller
 from embatch.engine.window import WindowMaker, finish_vectors, text_digest
 from embatch.errors import EmbatchError, GoalError, NotSentError, ProviderError
 from embatch.remote import Generated
-from embatch.types import Block, Report
+from embatch.types import Block, CostRule, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from embatch.engine.lanes.run import LaneRun, Put, Result
     from embatch.engine.window import Window
     from embatch.remote import Unit
+    from embatch.seen_lanes import RunObserver
     from embatch.types import Backend, BadItem, FloatArray, Item, LaneReport, ModelSpec, VectorStore
 
     MakeRun = Callable[[Put], LaneRun]
@@ -64,9 +66,10 @@ class LanePipeline:
         lanes: what the run counts.
         rows_at_once: rows that are driven together; None: all of them.
         collect: name texts that could not be sent as failures, instead of raising.
+        observer: is told of windows and failures; of calls and jobs it is told by the run.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a run over a provider is wired from
         self,
         model: Backend,
         spec: ModelSpec,
@@ -77,7 +80,9 @@ class LanePipeline:
         lanes: LaneReport,
         rows_at_once: int | None = None,
         collect: bool = False,
+        observer: RunObserver | None = None,
     ) -> None:
+        self._teller = Teller(observer, CostRule.PACKED)
         self.report = Report(lanes=lanes)
         self.read_all = False
         self._model = model
@@ -136,8 +141,10 @@ class LanePipeline:
                 self._drive()
                 for waiting in windows:
                     block = self._finish(waiting)
-                    self.report.seconds = time.perf_counter() - started
+                    handed_over = time.perf_counter()
+                    self.report.seconds = handed_over - started
                     yield block
+                    self._teller.handed_over(block, time.perf_counter() - handed_over)
                 self._run, self._settled = None, self._handed_over
         self.report.seconds = time.perf_counter() - started
 
@@ -155,11 +162,13 @@ class LanePipeline:
             room = None if self._rows_at_once is None else self._rows_at_once - (self._maker.rows - first)
             if room is not None and room <= 0:
                 return
+            started = time.perf_counter()
             window = self._maker.read(source)
             if window is None:
                 self.read_all = True
                 return
             windows.add(self._admit(window))
+            self._teller.window(window, time.perf_counter() - started)
             if window.last:
                 self.read_all = True
                 return
@@ -241,6 +250,7 @@ class LanePipeline:
             self._name_failures(waiting, missing)
         block = window.block()
         self._count(waiting, block)
+        self._teller.failures(block.failures)
         return block
 
     def _average(self, waiting: _Waiting) -> None:

@@ -24,6 +24,7 @@ from embatch.engine.lanes import requests
 from embatch.engine.lanes.calls import Calls
 from embatch.engine.lanes.failures import ATTEMPTS
 from embatch.engine.lanes.jobs import Jobs
+from embatch.engine.lanes.telling import LaneTeller
 from embatch.engine.lanes.workers import Workers
 from embatch.errors import EmbatchError, GoalError, ProviderError
 from embatch.events import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from embatch.errors import ItemError
     from embatch.events import Event, Instruction
     from embatch.remote import Lane, Provider, Unit, Work
+    from embatch.seen_lanes import RunObserver
     from embatch.types import FloatArray, LaneReport
 
     Post = CallReport | SubmitReport | PollReport
@@ -94,6 +96,8 @@ class LaneParts:
     """Whether a text that the provider refuses as too long is cut until it fits, instead of failing."""
     deciding: AbstractContextManager[object] = field(default_factory=threading.RLock)
     """Held from an event until all that it leads to is begun: runs at the same time share a pacer and beliefs."""
+    observer: RunObserver | None = None
+    """Is told of calls, jobs, pauses and decisions."""
 
 
 class LaneRun:
@@ -119,6 +123,7 @@ class LaneRun:
         self._fatal: ProviderError | None = None
         self._last_error: dict[ErrorKind, ProviderError] = {}
         self.absence = Absence()
+        self._teller = LaneTeller(parts.observer, parts.clock) if parts.observer is not None else None
 
     # --- what the parts of a run share ------------------------------------------------------------------------
 
@@ -254,6 +259,8 @@ class LaneRun:
         try:
             self._jobs.attach(self.tell)
             waiting = self._parts.ledger.waiting()
+            if self._teller is not None:
+                self._teller.begin(self._parts.report, waiting.items, waiting.tokens)
             self.tell(
                 Arrived(
                     now=clock.now(), items=waiting.items, tokens=self._parts.ratio.correct(waiting.tokens)
@@ -287,7 +294,10 @@ class LaneRun:
 
     def _decide(self, event: Event) -> list[Instruction]:
         with self._parts.deciding:
-            return self._parts.strategy.handle(event)
+            instructions = self._parts.strategy.handle(event)
+        if self._teller is not None:
+            self._teller.take(event, instructions, self.absence)
+        return instructions
 
     def _look(self) -> None:
         """Ask the strategy now and then how long it will take, for whoever watches."""

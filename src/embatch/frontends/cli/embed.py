@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from embatch.frontends.cli.options import (
     input_options,
     model_options,
     output_options,
+    record_option,
     target_option,
     with_settings,
 )
@@ -31,6 +33,7 @@ _CALIBRATION_ROWS = 5000
 @target_option(required=True)
 @output_options
 @model_options
+@record_option
 @click.option("--json", "as_json", is_flag=True, help="Progress and summary as lines of JSON.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 def embed(
@@ -45,6 +48,7 @@ def embed(
     vectors_as: str,
     with_text: bool,
     fresh: bool,
+    recorded: bool,
     as_json: bool,
     quiet: bool,
     cache: Path | None,
@@ -61,6 +65,7 @@ def embed(
     """
     from embatch.frontends import view
     from embatch.frontends.jobs import EmbedJob, SplitRule, open_cache
+    from embatch.frontends.recording import record_of, report_dict
     from embatch.storage.sinks import check_target
     from embatch.storage.sources import open_sources
 
@@ -69,6 +74,14 @@ def embed(
         raise UsageError("--cache-limit needs a cache", hint="Add --cache FILE, or leave it out.")
     opened = open_sources(list(sources), text_column=text_column, id_column=id_column)
     with open_embedder(quiet=quiet or as_json, overlong=overlong, **model_settings) as embedder:
+        record = record_of(
+            "embed",
+            embedder,
+            output=output,
+            sources=sources,
+            settings={**model_settings, "overlong": overlong, "split": split, "dtype": vectors_as},
+            enabled=recorded,
+        )
         job = EmbedJob(
             embedder,
             opened,
@@ -80,9 +93,16 @@ def embed(
             cache_limit=None if cache_limit is None else cache_limit * 1_000_000,
             fresh=fresh,
             command=sys.argv[1:],
+            observer=record,
         )
-        with view.ended_early(lambda: job.report.lanes, as_json=as_json, quiet=quiet):
-            outcome = _run(job, as_json=as_json, quiet=quiet)
+        with (
+            view.ended_early(lambda: job.report.lanes, as_json=as_json, quiet=quiet),
+            nullcontext() if job.finished else record,
+        ):
+            try:
+                outcome = _run(job, as_json=as_json, quiet=quiet)
+            finally:
+                record.end(report=report_dict(job.report))
         _conclude(outcome, embedder.spec.model, embedder.backend.device, as_json=as_json, quiet=quiet)
     return 1 if outcome.report.failed else 0
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from embatch.errors import InterruptedRunError, UsageError
-from embatch.frontends.cli.options import LANES, with_settings
+from embatch.frontends.cli.options import LANES, record_option, with_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,7 @@ _OPTIONS = [
     click.option("--max-output-tokens", type=click.IntRange(1), metavar="N", help="Longest answer."),
     *LANES,
     click.option("--fresh", is_flag=True, help="Forget what earlier runs of this output left."),
+    record_option,
     click.option("--json", "as_json", is_flag=True, help="Progress and summary as lines of JSON."),
     click.option("--quiet", is_flag=True, help="Say nothing but errors."),
 ]
@@ -64,6 +65,7 @@ def generate(
     temperature: float | None,
     max_output_tokens: int | None,
     fresh: bool,
+    recorded: bool,
     as_json: bool,
     quiet: bool,
     **lanes: Any,
@@ -75,6 +77,7 @@ def generate(
     """
     from embatch.frontends import view
     from embatch.frontends.answer_job import PROMPT_COLUMN, AnswerJob, check_answers_target
+    from embatch.frontends.recording import record_of
     from embatch.remote import GenerateWork
     from embatch.storage.sources import open_sources
 
@@ -96,11 +99,29 @@ def generate(
     with closing(_open(model, lanes)) as opened:
         if not (as_json or quiet):
             _note_longest(opened, work)
-        job = AnswerJob(
-            opened, work, found, output, settings=opened.settings, fresh=fresh, command=sys.argv[1:]
+        asked = {"temperature": temperature, "max_output_tokens": max_output_tokens, **lanes}
+        record = record_of(
+            "generate", opened, output=output, sources=sources, settings=asked, enabled=recorded, model=model
         )
-        with view.ended_early(lambda: job.report, as_json=as_json, quiet=quiet):
-            outcome = _run(job, as_json=as_json, quiet=quiet)
+        job = AnswerJob(
+            opened,
+            work,
+            found,
+            output,
+            settings=opened.settings,
+            fresh=fresh,
+            command=sys.argv[1:],
+            observer=record,
+        )
+        with (
+            view.ended_early(lambda: job.report, as_json=as_json, quiet=quiet),
+            nullcontext() if job.finished else record,
+        ):
+            try:
+                outcome = _run(job, as_json=as_json, quiet=quiet)
+                record.end(answered=outcome.answered, failed=outcome.failed, repeated=outcome.repeated)
+            finally:
+                record.end(report={"lanes": job.report.to_dict()})
         _conclude(outcome, model, as_json=as_json, quiet=quiet)
     return 1 if outcome.failed else 0
 

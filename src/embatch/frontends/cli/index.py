@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embatch.errors import InterruptedRunError
-from embatch.frontends.cli.options import index_model_options, index_option, with_settings
+from embatch.frontends.cli.options import index_model_options, index_option, record_option, with_settings
 
 if TYPE_CHECKING:
     from embatch.frontends.searching.index import Index
@@ -29,6 +29,7 @@ _SHOWN_PROBLEMS = 10
     help="Most tokens of a chunk.  [512, or as many as the model takes]",
 )
 @index_model_options
+@record_option
 @click.option("--json", "as_json", is_flag=True, help="Progress and summary as lines of JSON.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_context
@@ -41,6 +42,7 @@ def index(
     watch: bool,
     rebuild: bool,
     chunk_tokens: int | None,
+    recorded: bool,
     as_json: bool,
     quiet: bool,
     **model_settings: Any,
@@ -53,14 +55,17 @@ def index(
 
     .gitignore is honoured; binary, generated and giant files are skipped, and counted.
     """
+    from embatch.frontends.searching.recording import recording
+
     settings = _settings(context, model_settings)
     opened = _open(paths, location, rebuild=rebuild, chunk_tokens=chunk_tokens, settings=settings)
     opened.command = sys.argv[1:]
     with opened:
         listed = list(paths) or [str(opened.root)]
-        report = _sync(opened, listed, as_json=as_json, quiet=quiet)
-        if watch:
-            return _watch(opened, listed, as_json=as_json, quiet=quiet)
+        with recording(opened, listed, settings=settings, enabled=recorded):
+            report = _sync(opened, listed, as_json=as_json, quiet=quiet)
+            if watch:
+                return _watch(opened, listed, as_json=as_json, quiet=quiet)
     return 1 if report.failed or report.unreadable else 0
 
 

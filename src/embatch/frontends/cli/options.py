@@ -88,6 +88,17 @@ _KEPT_VECTORS = [
 """Options for runs that keep no vectors of their own."""
 
 
+record_option = click.option(
+    "--no-record",
+    "recorded",
+    is_flag=True,
+    default=True,
+    flag_value=False,
+    help="Keep no record for `embatch report`.",
+)
+"""Whether a run is recorded."""
+
+
 class Duration(click.ParamType[float]):
     """Seconds, as a number or with a unit: 90, 90s, 30m, 2h, 1d."""
 

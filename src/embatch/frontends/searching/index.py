@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from embatch.frontends.searching.workshop import OpenWorkshop
     from embatch.search.report import SyncReport
     from embatch.search.searching import Mode
+    from embatch.seen_lanes import RunObserver
     from embatch.types import Report
 
 CHUNK_TOKENS = 512
@@ -60,6 +61,8 @@ class Index:
         """The folder that its paths are relative to."""
         self.command: Sequence[str] = ()
         """Arguments that go on with a sync, for `embatch runs resume`; set by the command line."""
+        self.observer: RunObserver | None = None
+        """Is told of what the engine does in a sync; set by the command line."""
         self._model = model
         self._reader = reader
         self._chunk_tokens = chunk_tokens
@@ -300,7 +303,10 @@ class Index:
                 ignored.write_text("*\n", "utf-8")
 
     def _write(self, job: Callable[[Sync], SyncReport]) -> SyncReport:
-        with self._writer() as writer, open_workshop(self.location, self._model, self.command) as shop:
+        with (
+            self._writer() as writer,
+            open_workshop(self.location, self._model, self.command, self.observer) as shop,
+        ):
             self._model.expect(writer.spec)
             tokens = min(self._chunk_tokens or CHUNK_TOKENS, writer.spec.max_tokens)
             about = {**writer.about, "chunk_tokens": str(tokens)}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from embatch.frontends.embedder import Embedder
     from embatch.frontends.hosts import AnyPipeline
     from embatch.frontends.searching.model import IndexModel
+    from embatch.seen_lanes import RunObserver
     from embatch.storage.ledger import Ledger
     from embatch.types import Block, Item, Report
 
@@ -36,9 +37,17 @@ class OpenWorkshop:
         folder: where the journal lies.
         model: of the index.
         command: arguments that go on with the run, for `embatch runs resume`.
+        observer: is told of what happens in the engine's run.
     """
 
-    def __init__(self, folder: Path, model: IndexModel, command: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: IndexModel,
+        command: Sequence[str] = (),
+        observer: RunObserver | None = None,
+    ) -> None:
+        self._observer = observer
         self._folder = folder
         self._model = model
         self._command = list(command)
@@ -100,7 +109,10 @@ class OpenWorkshop:
                 self._folder / "index", spec, command=self._command, base_url=host.backend.base_url
             )
         self._pipeline = self._embedder.pipeline(
-            store=self._journal, ledger=self._ledger, rows_at_once=rows_at_once
+            store=self._journal,
+            ledger=self._ledger,
+            rows_at_once=rows_at_once,
+            observer=self._observer,
         )
         blocks: Iterator[Block] = self._pipeline.run(rows)
         yield from blocks
@@ -127,9 +139,11 @@ class OpenWorkshop:
 
 
 @contextmanager
-def open_workshop(location: str, model: IndexModel, command: Sequence[str] = ()) -> Iterator[OpenWorkshop]:
+def open_workshop(
+    location: str, model: IndexModel, command: Sequence[str] = (), observer: RunObserver | None = None
+) -> Iterator[OpenWorkshop]:
     """A workshop whose journal lies with the index, or in the user's folder if that is a database."""
-    shop = OpenWorkshop(_folder(location), model, command)
+    shop = OpenWorkshop(_folder(location), model, command, observer)
     try:
         yield shop
     finally:

@@ -1,0 +1,50 @@
+"""Records what is done to an index in one command: a sync, and with `--watch` all that follow it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from embatch.frontends.recording import described, report_dict
+from embatch.storage.run_records import open_record
+from embatch.storage.scrubbing import scrubbed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from embatch.frontends.searching.index import Index
+
+
+@contextmanager
+def recording(
+    index: Index, sources: Sequence[str], *, settings: Mapping[str, Any], enabled: bool
+) -> Iterator[None]:
+    """Record what happens to the index within.
+
+    Args:
+        index: open; its observer is set.
+        sources: what is brought in step.
+        settings: by name.
+        enabled: False records nothing.
+    """
+    record = open_record(
+        "index",
+        command=sys.argv[1:],
+        enabled=enabled,
+        settings=settings,
+        sources=list(sources),
+        output=scrubbed(index.location),
+    )
+    index.observer = record
+    with record:
+        try:
+            yield
+        finally:
+            index.observer = None
+            told: dict[str, Any] = {}
+            if index.last_report is not None:
+                told = {"sync": index.last_report.to_dict()}
+            if index.model.opened:
+                told["about"] = described(index.model.get())
+            record.end(report=report_dict(index.last_run), **told)
