@@ -291,7 +291,7 @@ class ModelPool:
         embedder, place.embedder = place.embedder, None
         try:
             if embedder is not None:
-                await embedder.aclose(drain_s)
+                await embedder.aclose(drain_s=drain_s)
         except Exception:  # noqa: BLE001  # whatever ails it, it is gone, and others wait for its room
             _log.exception("model %s did not close well", place.served.name)
         finally:

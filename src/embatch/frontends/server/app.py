@@ -1,0 +1,168 @@
+"""The server as an ASGI application: what it is made of, and each request's way to its route.
+
+`build_app` wires settings, models, keys and routes together; the application opens and closes them with its lifespan.
+It listens to nothing: that is `transport`'s matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Router
+
+from embatch.errors import EmbatchError
+from embatch.frontends.server import embeddings, model_routes, replies, tei
+from embatch.frontends.server.auth import KeyRing
+from embatch.frontends.server.board import Board
+from embatch.frontends.server.pool import ModelPool
+from embatch.frontends.server.state import ServerState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from embatch.frontends.async_embedder import AsyncEmbedder
+    from embatch.frontends.server.settings import ServedModel, ServeSettings
+
+    OpenModel = Callable[[ServedModel], AsyncEmbedder]
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""What may be asked without a key."""
+_AGAIN_S = (
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+)  # pauses before a model that is to be open from the beginning is tried again
+_log = logging.getLogger("embatch")
+
+
+def build_app(settings: ServeSettings, *, open_model: OpenModel | None = None) -> App:
+    """The application of a server.
+
+    Args:
+        settings: all of its choices.
+        open_model: opens a model; called in a thread. An `AsyncEmbedder` by the settings unless given.
+    """
+    board = Board()
+    pool = ModelPool(
+        settings.models,
+        open_model or _opener(settings, board),
+        most_open=settings.idle_models,
+        drain_s=settings.drain_s,
+    )
+    return App(ServerState(settings=settings, pool=pool, board=board, keys=KeyRing(settings.keys)))
+
+
+class App:
+    """The ASGI application.
+
+    Args:
+        state: what its routes share; its own from now on.
+    """
+
+    def __init__(self, state: ServerState) -> None:
+        self.state = state
+        # The routes on which every microsecond counts are found without a pattern.
+        self._hot = {embeddings.PATH: embeddings.Embeddings(state), tei.PATH: tei.Embed(state)}
+        self._router = Router(_routes(state), redirect_slashes=False, lifespan=self._lifespan)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request, or live and end."""
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            await self._router(scope, receive, send)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        started = False
+
+        async def telling(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        scope["app"] = self  # so that the router raises what it does not find
+        path = scope["path"]
+        permit = None
+        try:
+            if path not in OPEN_PATHS:
+                permit = scope["pass"] = self.state.keys.enter(scope["headers"])
+            handler = self._hot.get(path, self._router) if scope["method"] == "POST" else self._router
+            await handler(scope, receive, telling)
+        except Exception as error:
+            if replies.is_gone(error):
+                return
+            refusal = replies.refusal(error, scope)
+            if started:  # too late for another answer: cutting it off is the only way to say so
+                raise
+            refuse = tei.send_refusal if path in tei.PATHS else replies.send_refusal
+            await refuse(send, refusal)
+        finally:
+            if permit is not None:
+                permit.leave()
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Any) -> AsyncIterator[None]:  # noqa: ARG002  # the framework's parameter
+        state = self.state
+        if state.jobs is not None:
+            await state.jobs.start()
+        preloading = asyncio.create_task(self._preload())
+        try:
+            yield
+        finally:
+            state.draining = True
+            preloading.cancel()
+            if state.jobs is not None:
+                await state.jobs.stop()
+            await state.pool.close(state.settings.drain_s)
+
+    async def _preload(self) -> None:
+        """Open the first model; the server is ready when it is. One that cannot be opened is tried again."""
+        state = self.state
+        pauses = iter(_AGAIN_S)
+        pause = 0.0
+        while state.settings.preload:
+            state.not_ready_for = f"opening model {state.pool.names()[0]!r}"
+            try:
+                await state.pool.get()
+            except EmbatchError as error:
+                state.not_ready_for = str(error)
+                pause = next(pauses, pause)
+                await asyncio.sleep(pause)
+            else:
+                break
+        state.ready = True
+
+
+def _opener(settings: ServeSettings, board: Board) -> OpenModel:
+    from embatch.frontends.async_embedder import AsyncEmbedder
+
+    def open_model(served: ServedModel) -> AsyncEmbedder:
+        return AsyncEmbedder(
+            served.model,
+            queue=settings.queue,
+            batch_share=settings.batch_share,
+            timeout_s=settings.timeout_s,
+            observer=board.named(served.name),
+            **served.options,
+        )
+
+    return open_model
+
+
+def _routes(state: ServerState) -> list[Any]:
+    """Every group's routes; those whose part is not there are left out."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    found = [*embeddings.routes(state), *tei.routes(state), *model_routes.routes(state)]
+    for name in ("health", "metrics", "jobs.routes", "dashboard.routes"):
+        module = f"embatch.frontends.server.{name}"
+        parent = module.rpartition(".")[0]
+        if find_spec(parent) is not None and find_spec(module) is not None:
+            found += import_module(module).routes(state)
+    return found
