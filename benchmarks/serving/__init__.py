@@ -1,0 +1,1 @@
+"""What the suites of the server share: the servers under measurement, and the clients that load them."""
