@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from embatch.frontends.server.tallies import Tally, summed
+from embatch.frontends.server.transport.traffic import Traffic
 from embatch.seen import AskSeen, BatchSeen
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Board:
         self._seconds: deque[tuple[int, dict[Series, Tally]]] = deque(maxlen=KEPT_SECONDS)
         self._batches: deque[tuple[str, BatchSeen]] = deque(maxlen=KEPT_BATCHES)
         self.started = clock()
+        self.traffic = Traffic()
+        """What goes through the door; counted by the transport."""
 
     def see(self, seen: Seen, model: str = "") -> None:
         """Count an ask or a batch; whatever else is left alone. Never raises, holds its lock for microseconds."""

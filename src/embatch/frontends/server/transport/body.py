@@ -80,4 +80,5 @@ def too_large(most_bytes: int) -> ApiError:
         413,
         f"The body is longer than {most_bytes:,} bytes. Send fewer or shorter inputs in a request.",
         code="body_too_large",
+        headers={"Connection": "close"},  # otherwise all of it would have to be read first
     )
