@@ -11,6 +11,7 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import ClientDisconnect
 from starlette.routing import Router
 
 from embatch.errors import EmbatchError
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
     OpenModel = Callable[[ServedModel], AsyncEmbedder]
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
-"""What may be asked without a key."""
+OPEN_PATHS = frozenset({"/health", "/ready", "/", "/dashboard"})
+"""What may be asked without a key: how it is, and a page without data, which asks people for their key."""
+_OPEN_PARTS = "/dashboard/static/"
+_WORK = ("/v1/", "/embed", "/info")  # what counts against the limits of a key
 _AGAIN_S = (
     1.0,
     2.0,
@@ -89,13 +92,15 @@ class App:
         path = scope["path"]
         permit = None
         try:
-            if path not in OPEN_PATHS:
+            if path.startswith(_WORK):
                 permit = scope["pass"] = self.state.keys.enter(scope["headers"])
+            elif path not in OPEN_PATHS and not path.startswith(_OPEN_PARTS):
+                self.state.keys.identify(scope["headers"])
             handler = self._hot.get(path, self._router) if scope["method"] == "POST" else self._router
             await handler(scope, receive, telling)
+        except ClientDisconnect:
+            return
         except Exception as error:
-            if replies.is_gone(error):
-                return
             refusal = replies.refusal(error, scope)
             if started:  # too late for another answer: cutting it off is the only way to say so
                 raise

@@ -6,21 +6,20 @@ encoded by the routes.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
 from embatch.errors import UsageError
 from embatch.frontends.server import wire
 from embatch.frontends.server.errors import ApiError, as_api_error
-from embatch.frontends.server.replies import ClientGoneError
 from embatch.frontends.server.transport.body import read_body
+from embatch.frontends.server.transport.gone import unless_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from embatch.frontends.async_embedder import AsyncEmbedder
     from embatch.frontends.server.auth import Pass
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     Check = Callable[[wire.Asked, AsyncEmbedder], wire.Asked]
     Parse = Callable[[bytes, ServeSettings, float | None], wire.Asked]
 
-_T = TypeVar("_T")
 _MOST_NAMED = 8  # failed inputs that a message names
 
 
@@ -75,7 +73,7 @@ class Asking:
 
         Raises:
             ApiError, EmbatchError: it is refused, or failed.
-            ClientGoneError: the client left; what it asked was taken back.
+            ClientDisconnect: the client left; what it asked was taken back.
         """
         settings = self._state.settings
         begun = monotonic()
@@ -89,7 +87,7 @@ class Asking:
             key.charge(wire.about_tokens(asked.ask.inputs))
         tokens = 0
         try:
-            asked, answer = await watched(receive, self._ask(asked, timeout_s, begun))
+            asked, answer = await unless_gone(request, self._ask(asked, timeout_s, begun))
             tokens = answer.tokens
         finally:
             if key is not None:
@@ -110,36 +108,6 @@ class Asking:
                 return asked, await embedder.ask(ask)
             except UsageError as error:
                 raise as_api_error(error, param=_to_blame(ask, embedder)) from None
-
-
-async def watched(receive: Any, work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of some work, given up when the client goes away meanwhile.
-
-    The work runs in the task that asks, so that it costs one small task beside it and no poll.
-
-    Raises:
-        ClientGoneError: the client went away; the work was cancelled.
-    """
-    here = asyncio.current_task()
-    assert here is not None
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        here.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if gone and not here.uncancel():
-            raise ClientGoneError from None
-        raise
-    finally:
-        watcher.cancel()
 
 
 def _header(scope: Any, wanted: bytes) -> bytes | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from embatch.types import FloatArray
 
 PATH = "/v1/embeddings"
-_SLICE = 128  # rows that are encoded before the loop gets its turn
+_SLICE = 64  # rows that are encoded before the loop gets its turn
 
 
 def routes(state: ServerState) -> list[Route]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from embatch.errors import EmbatchError
 from embatch.frontends.server.errors import ApiError, as_api_error
+from embatch.frontends.server.transport.middleware import REQUEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 _JSON = (b"content-type", b"application/json")
 _log = logging.getLogger("embatch")
-
-
-class ClientGoneError(Exception):
-    """The client went away: nobody reads an answer."""
 
 
 async def send_json(send: Any, status: int, body: bytes, headers: Headers = ()) -> None:
@@ -58,14 +54,9 @@ def refusal(error: Exception, scope: Mapping[str, Any]) -> ApiError:
     )
 
 
-def is_gone(error: BaseException) -> bool:
-    """Whether it means that the client went away."""
-    return isinstance(error, (ClientGoneError, ClientDisconnect))
-
-
 def request_id(scope: Mapping[str, Any]) -> str:
     """The name of a request; empty if nobody gave it one."""
-    return str(scope.get("request_id", ""))
+    return str(scope.get("state", {}).get(REQUEST_ID, ""))
 
 
 async def send_refusal(send: Any, error: ApiError) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from embatch._version import __version__
@@ -22,7 +23,7 @@ from embatch.decisions.vectors import normalized
 from embatch.frontends.server import wire
 from embatch.frontends.server.asking import Asking
 from embatch.frontends.server.errors import ApiError
-from embatch.frontends.server.replies import is_gone, refusal, send_json, send_parts
+from embatch.frontends.server.replies import refusal, send_json, send_parts
 
 if TYPE_CHECKING:
     from embatch.frontends.async_embedder import AsyncEmbedder
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 PATH = "/embed"
 PATHS = (PATH, "/info")
 """Where errors have the other body."""
-_SLICE = 128  # rows that are encoded before the loop gets its turn
+_SLICE = 64  # rows that are encoded before the loop gets its turn
 
 # Its statuses for what OpenAI's routes say otherwise: too much of something is 413, what makes no sense 422.
 _TOO_MUCH = {"array_above_max_length", "string_above_max_length", "invalid_input"}
@@ -59,9 +60,9 @@ class Embed:
         begun = monotonic()
         try:
             answered = await self._asking.answered(scope, receive)
-        except Exception as error:
-            if is_gone(error):
-                raise
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # noqa: BLE001  # it is logged and answered
             await send_refusal(send, refusal(error, scope))
             return
         answer = answered.answer
