@@ -43,6 +43,8 @@ class Ask:
     priority: Priority = Priority.INTERACTIVE
     timeout_s: float | None = None
     """Answered or refused within so long; None waits as long as it takes."""
+    payer: str | None = None
+    """Name of the client on whose account a provider's bill goes, such as an API key's; None is nobody's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
