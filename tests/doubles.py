@@ -56,6 +56,18 @@ class Faults:
     """Called with the batch's texts before anything else: may wait on an event, record, or raise."""
 
 
+class Gate:
+    """For `Faults.before_embed`: holds every call until it is opened, and says when one is held."""
+
+    def __init__(self) -> None:
+        self.held = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self, _: list[str]) -> None:
+        self.held.set()
+        assert self.open.wait(20), "nobody opened the gate"
+
+
 @dataclass(kw_only=True)
 class FakeBackend:
     """Implements `embatch.types.Backend` without a model; `batches` and `tokenized` say what it was asked."""

@@ -245,7 +245,8 @@ class AsyncEmbedder:
                     )
                 spec = replace(spec, dimensions=ask.dimensions)
             if ask.overlong is not None:
-                spec = replace(spec, overlong=one_of("overlong", ask.overlong, ("truncate", "pool", "error")))
+                one_of("overlong", ask.overlong, ("truncate", "pool", "error"))
+                spec = replace(spec, overlong=ask.overlong)
             spec = self._specs.setdefault(key, spec)
         return spec
 

@@ -1,0 +1,74 @@
+"""Which waiting units go into the next batch."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embatch.decisions.late_forming import LOOK_AHEAD, pick
+from embatch.decisions.planning import Budget, cost
+from embatch.types import CostRule, Limits
+
+LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=80).map(lambda found: np.array(found, np.int32))
+LIMITS = st.builds(
+    Limits,
+    items=st.none() | st.integers(1, 50),
+    tokens=st.none() | st.integers(300, 5000),
+    cost=st.sampled_from(CostRule),
+)
+BUDGETS = st.integers(1, 4000).map(lambda tokens: Budget(tokens=tokens))
+
+
+@given(LENGTHS, BUDGETS, LIMITS, st.integers(1, 4))
+def test_who_waits_longest_goes_and_the_batch_fits(
+    lengths: np.ndarray, budget: Budget, limits: Limits, streams: int
+) -> None:
+    """Unit 0 is in every batch, none is in it twice, and only a single unit may be over the budget."""
+    chosen = pick(lengths, budget, limits, streams=streams).tolist()
+    assert 0 in chosen
+    assert len(set(chosen)) == len(chosen)
+    if len(chosen) > 1:
+        assert budget.tokens is not None
+        assert cost(lengths[chosen], limits.cost) <= min(budget.tokens, limits.tokens or budget.tokens)
+    assert limits.items is None or len(chosen) <= limits.items
+
+
+@given(LENGTHS, BUDGETS)
+def test_every_unit_gets_its_turn(lengths: np.ndarray, budget: Budget) -> None:
+    """Taking batch after batch uses up all units, each once, a unit waiting at most for those before it."""
+    waiting, rounds, left_at = list(range(len(lengths))), 0, {}
+    while waiting:
+        chosen = {waiting[at] for at in pick(lengths[waiting], budget, Limits()).tolist()}
+        left_at |= dict.fromkeys(chosen, rounds)
+        waiting = [unit for unit in waiting if unit not in chosen]
+        rounds += 1
+    assert sorted(left_at) == list(range(len(lengths)))
+    assert all(left_at[unit] <= unit for unit in left_at)
+
+
+def test_a_batch_is_filled_with_what_pads_least() -> None:
+    """Sixty short texts and one long one do not share a batch when the short ones alone fill it."""
+    lengths = np.array([12] * 60 + [256], np.int32)
+    chosen = pick(lengths, Budget(tokens=1024), Limits())
+    assert len(chosen) == 60
+    assert lengths[chosen].max() == 12
+
+
+def test_a_long_text_that_waits_longest_is_not_passed_over() -> None:
+    """A long text at the head goes at once, with the longest of the others beside it."""
+    lengths = np.array([256, *[12] * 60, 200, 100], np.int32)
+    chosen = pick(lengths, Budget(tokens=1024), Limits())
+    assert sorted(lengths[chosen].tolist(), reverse=True)[:3] == [256, 200, 100]
+
+
+def test_what_is_left_is_shared_among_streams() -> None:
+    """Too few units for a batch for each stream are cut in equal parts."""
+    lengths = np.full(64, 13, np.int32)
+    assert len(pick(lengths, Budget(tokens=1024), Limits(), streams=2)) == 32
+
+
+def test_only_so_many_are_looked_at() -> None:
+    """However many wait, the work of choosing is bounded."""
+    lengths = np.ones(LOOK_AHEAD * 3, np.int32)
+    assert pick(lengths, Budget(tokens=10**6), Limits()).max() < LOOK_AHEAD

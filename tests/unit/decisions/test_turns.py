@@ -1,0 +1,67 @@
+"""Interactive asks first, batch jobs never starved."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embatch.decisions.turns import Turns
+from embatch.errors import UsageError
+from embatch.serving import Priority
+
+INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
+
+
+@given(st.floats(0.02, 0.6), st.integers(64, 2048), st.integers(16, 1024))
+def test_jobs_get_their_share_and_no_more_while_both_wait(share: float, interactive: int, job: int) -> None:
+    """Over many batches jobs get the share they were promised, to within a batch."""
+    turns, served = Turns(batch_share=share), {INTERACTIVE: 0, BATCH: 0}
+    for _ in range(500):
+        kind = turns.next({INTERACTIVE, BATCH}, batch_tokens=job)
+        assert kind is not None
+        tokens = interactive if kind is INTERACTIVE else job
+        turns.served(kind, tokens, contended=True)
+        served[kind] += tokens
+    total = sum(served.values())
+    assert served[BATCH] >= share * total - interactive - job
+    assert served[BATCH] <= share * total + interactive + job
+
+
+def test_interactive_asks_go_first_when_jobs_have_earned_nothing() -> None:
+    """An ask that somebody waits for overtakes a job, however long that has waited alone."""
+    turns = Turns(batch_share=0.1)
+    for _ in range(10):
+        assert turns.next({BATCH}, batch_tokens=100) is BATCH
+        turns.served(BATCH, 100, contended=False)
+    assert turns.next({INTERACTIVE, BATCH}, batch_tokens=100) is INTERACTIVE
+
+
+def test_nobody_waits() -> None:
+    """Without anybody waiting it is nobody's turn."""
+    assert Turns(batch_share=0.1).next((), batch_tokens=1) is None
+
+
+def test_batches_of_jobs_are_short_only_while_somebody_interactive_is_about() -> None:
+    """A job alone gets the whole budget; beside interactive asks a few milliseconds' worth; afterwards all of it."""
+    turns = Turns(batch_share=0.1)
+    turns.measured(20_000, 1.0)
+    assert turns.job_tokens(0.0, 1024) == 1024
+    turns.arrived(INTERACTIVE, 1.0)
+    assert 64 <= turns.job_tokens(1.1, 1024) < 512
+    assert turns.job_tokens(10.0, 1024) == 1024
+
+
+def test_jobs_do_not_count_as_somebody_who_waits() -> None:
+    """A job's own asks leave its batches as large as they were."""
+    turns = Turns(batch_share=0.1)
+    turns.measured(20_000, 1.0)
+    turns.arrived(BATCH, 1.0)
+    assert turns.job_tokens(1.1, 1024) == 1024
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0])
+def test_a_share_that_starves_somebody_is_refused(share: float) -> None:
+    """Neither kind may be given everything."""
+    with pytest.raises(UsageError, match="batch_share"):
+        Turns(batch_share=share)
