@@ -1,0 +1,294 @@
+"""One pile on its way to a provider: what is stored, what may be spent, one run, and each input's own result.
+
+Between the piles and the lanes. A text that the provider refuses fails alone, in the asks that hold it; what ends the
+run as a whole ends the asks whose texts were not sent.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from embatch.engine.window import as_items, check_text, text_digest
+from embatch.errors import EmbatchError, GoalError, NotSentError, ProviderError
+from embatch.remote import ErrorKind, Goal
+from embatch.seen import BatchSeen
+from embatch.storage.ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from embatch.engine.coalesce.pile_asks import PileOnItsWay
+    from embatch.engine.lanes.pipeline import LanePipeline
+    from embatch.frontends.remote_host import RemoteHost
+    from embatch.storage.spending import Purse
+    from embatch.types import FloatArray, LaneReport, ModelSpec, VectorStore
+
+    GatewayPile = PileOnItsWay["Input", "Row"]
+
+_MARGIN = (
+    2.1  # a run sends nothing that might cost more than is left of its budget, by twice the estimate at first
+)
+_TRIES = 3  # reservations for one pile: what calls that were lost may have cost is made up for
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What asks that go together have in common."""
+
+    host: RemoteHost
+    task: str | None
+    spec: ModelSpec
+    store: VectorStore | None
+    """Thread-safe; None without a cache."""
+
+
+class Input(NamedTuple):
+    """One input of an ask."""
+
+    text: object
+    payer: str | None
+
+
+class Row(NamedTuple):
+    """What an input got."""
+
+    vector: FloatArray | None
+    error: EmbatchError | None = None
+    """Its own fault; the others of its ask stand."""
+    tokens: float = 0.0
+    truncated: bool = False
+    cached: bool = False
+
+
+class Bill(NamedTuple):
+    """What a pile came to."""
+
+    calls: int
+    dollars: float
+    tokens: int
+
+
+class Sending:
+    """Sends one pile.
+
+    Args:
+        pile: whose terms are a `Work`.
+        purse: what may be spent; None for no bound and no record.
+        begun: told of each run before it sends anything, so that it can be stopped from elsewhere.
+    """
+
+    def __init__(self, pile: GatewayPile, purse: Purse | None, begun: Callable[[LanePipeline], None]) -> None:
+        assert isinstance(pile.terms, Work)
+        self._work = pile.terms
+        self._pile = pile
+        self._purse = purse
+        self._begun = begun
+        self._rows: dict[str, Row | EmbatchError] = {}
+        self._payers: dict[str, list[str | None]] = {}
+        """Texts to who wants them."""
+        self._estimates: dict[str, int] = {}
+        self._truncated: set[str] = set()
+        self.bill = Bill(0, 0.0, 0)
+        self.seen: BatchSeen | None = None
+        """What to tell an observer; None if nothing was sent."""
+
+    def go(self) -> list[Row | EmbatchError]:
+        """Results of all inputs, in the order of the pile."""
+        inputs = self._pile.payloads
+        bad: dict[int, Row] = {}
+        for place, (text, payer) in enumerate(inputs):
+            error = check_text(text)
+            if error is not None:
+                bad[place] = Row(None, error)
+                continue
+            wanted = self._payers.setdefault(str(text), [])
+            if payer not in wanted:
+                wanted.append(payer)
+        if self._payers:
+            self._count()
+            self._recall()
+            self._send()
+        return [bad[i] if i in bad else self._rows[str(text)] for i, (text, _) in enumerate(inputs)]
+
+    # --- before anything is sent ------------------------------------------------------------------------------
+
+    def _count(self) -> None:
+        model, texts = self._work.host.backend, list(self._payers)
+        tokenized = model.tokenize(texts, prompt=self._work.spec.prompt)
+        correct = model.ratio.correct
+        for i, text in enumerate(texts):
+            self._estimates[text] = correct(int(tokenized.lengths[i]))
+            if tokenized.truncated[i] and self._work.spec.overlong == "truncate":
+                self._truncated.add(text)
+
+    def _recall(self) -> None:
+        store = self._work.store
+        if store is None:
+            return
+        digests = {text_digest(text): text for text in self._payers}
+        for digest, vector in store.get(list(digests)).items():
+            text = digests[digest]
+            self._rows[text] = self._row(text, vector, self._estimates[text], cached=True)
+
+    def _missing(self) -> list[str]:
+        return [text for text in self._payers if text not in self._rows]
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        for attempt in range(1, _TRIES + 1):
+            texts = self._missing()
+            if not texts:
+                return
+            shares = self._reserve(texts)
+            own = [text for share in shares for text in share.texts]
+            stopped = self._run(own, shares) if own else None
+            again = isinstance(stopped, GoalError) and self._bounded and attempt < _TRIES
+            if stopped is not None and not again:
+                self._rows.update(dict.fromkeys(self._missing(), stopped))
+
+    @property
+    def _bounded(self) -> bool:
+        return self._purse is not None and self._purse.bounded
+
+    def _reserve(self, texts: Sequence[str]) -> list[Share]:
+        """Who pays for which texts. What nobody can pay for has its error then."""
+        if self._purse is None:
+            return [Share(None, list(texts), 0.0, None)]
+        left = dict.fromkeys(texts)
+        refused: dict[str, GoalError] = {}
+        shares: list[Share] = []
+        for payer in dict.fromkeys(payer for text in texts for payer in self._payers[text]):
+            own = [text for text in left if payer in self._payers[text]]
+            dollars = self._price(own) * _MARGIN
+            try:
+                number = self._purse.reserve(payer, dollars) if own else 0
+            except GoalError as error:
+                refused.update((text, error) for text in own)
+                continue
+            if own:
+                shares.append(Share(payer, own, dollars, number))
+            for text in own:
+                del left[text]
+        self._rows.update((text, refused[text]) for text in left)
+        return shares
+
+    def _price(self, texts: Sequence[str]) -> float:
+        prices = self._work.host.backend.facts.prices
+        tokens = sum(self._estimates[text] for text in texts)
+        return 0.0 if prices is None else tokens * prices.individual / 1e6
+
+    def _run(self, texts: Sequence[str], shares: Sequence[Share]) -> EmbatchError | None:
+        """One run over distinct texts; what ended it before everything was sent."""
+        work, started, at = self._work, time.monotonic(), time.time()
+        spec = work.spec
+        ledger = Ledger.open(None, fingerprint=spec.fingerprint, about={"model": spec.model})
+        pipeline: LanePipeline | None = None
+        stopped: EmbatchError | None = None
+        try:
+            budget = sum(share.dollars for share in shares) if self._bounded else None
+            pipeline = self._pipeline(ledger, budget)
+            for block in pipeline.run(as_items(texts)):
+                failed = {failure.row: failure.error for failure in block.failures}
+                for row, vector in enumerate(block.vectors, start=block.first_row):
+                    self._take(texts[row], vector, failed.get(row))
+            stopped = pipeline.stopped_by
+        except EmbatchError as error:
+            stopped = error
+        finally:
+            self._settle(shares, ledger.spent())
+            ledger.close()
+            lanes = pipeline.report.lanes if pipeline is not None else None
+            if lanes is not None:
+                self._conclude(texts, lanes, stopped, at=at, seconds=time.monotonic() - started)
+        return stopped
+
+    def _pipeline(self, ledger: Ledger, budget: float | None) -> LanePipeline:
+        work = self._work
+        settings = work.host.backend.settings
+        own = settings.goal.budget
+        if own is not None:
+            budget = own if budget is None else min(own, budget)
+        pipeline = work.host.pipeline(
+            work.task,
+            store=work.store,
+            ledger=ledger,
+            settings=replace(settings, strategy="individual", threshold=None, goal=Goal(budget=budget)),
+            collect=True,
+        )
+        self._pile.on_unwanted = lambda: pipeline.stop(
+            ProviderError("nobody waits for this any more", kind=ErrorKind.CONNECTION)
+        )
+        if not self._pile.wanted:
+            self._pile.on_unwanted()
+        self._begun(pipeline)
+        return pipeline
+
+    # --- afterwards -------------------------------------------------------------------------------------------
+
+    def _take(self, text: str, vector: FloatArray, error: EmbatchError | None) -> None:
+        if error is None:
+            self._rows[text] = self._row(text, vector, self._estimates[text])
+        elif not isinstance(error, NotSentError):
+            self._rows[text] = Row(None, error)
+
+    def _row(self, text: str, vector: FloatArray, tokens: float, *, cached: bool = False) -> Row:
+        return Row(vector, None, tokens, text in self._truncated, cached)
+
+    def _settle(self, shares: Sequence[Share], dollars: float) -> None:
+        """Book what was spent, by what each had asked for."""
+        if self._purse is None:
+            return
+        whole = sum(self._price(share.texts) for share in shares)
+        for share in shares:
+            part = self._price(share.texts) / whole if whole else 1 / len(shares)
+            self._purse.settle(share.number or 0, dollars * part)
+
+    def _conclude(
+        self,
+        texts: Sequence[str],
+        lanes: LaneReport,
+        stopped: EmbatchError | None,
+        *,
+        at: float,
+        seconds: float,
+    ) -> None:
+        estimates = [self._estimates[text] for text in texts]
+        got = [text for text in texts if isinstance(row := self._rows.get(text), Row) and row.error is None]
+        expected = sum(self._estimates[text] for text in got)
+        if not (lanes.estimated_tokens or lanes.calls_failed) and lanes.call_tokens and expected:
+            share = lanes.call_tokens / expected  # the provider has counted, all texts together
+            for text in got:
+                row = self._rows[text]
+                assert isinstance(row, Row)
+                self._rows[text] = row._replace(tokens=row.tokens * share)
+        bill = self.bill
+        self.bill = Bill(
+            bill.calls + lanes.calls, bill.dollars + lanes.dollars, bill.tokens + lanes.call_tokens
+        )
+        self.seen = BatchSeen(
+            at=at,
+            seconds=seconds,
+            stream=0,
+            items=len(texts),
+            longest=max(estimates),
+            tokens=lanes.call_tokens,
+            padded_tokens=lanes.call_tokens,
+            budget=0,
+            asks=self._pile.asks,
+            priority=self._pile.priority,
+            error="" if stopped is None else type(stopped).__name__,
+        )
+
+
+class Share(NamedTuple):
+    """What one payer pays for."""
+
+    payer: str | None
+    texts: list[str]
+    dollars: float
+    """Reserved."""
+    number: int | None
+    """Of the reservation."""
