@@ -17,6 +17,7 @@ from embatch.decisions.globs import path_filter
 from embatch.decisions.vectors import normalized
 from embatch.errors import IndexBusyError, IndexMismatchError, IndexNotFoundError, UsageError
 from embatch.storage.vectors.matching import document_words, query_words
+from embatch.storage.vectors.sampling import sampled, slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -114,6 +115,12 @@ class MemoryReader:
             return None
         row = min(there, key=lambda row: (row.chunk.end - row.chunk.start, row.chunk.start))
         return row.chunk, row.vector
+
+    def scan(self, most: int, *, seed: int = 0) -> Iterator[tuple[list[Chunk], FloatArray]]:
+        self._check()
+        for positions in slices(sampled(self.count(), most, seed)):
+            rows = [self._state.rows[at] for at in positions]
+            yield [row.chunk for row in rows], np.stack([row.vector for row in rows])
 
     def stats(self) -> StoreStats:
         self._check()

@@ -28,9 +28,10 @@ from embatch.storage.vectors.lance_rows import (
     to_vectors,
 )
 from embatch.storage.vectors.matching import query_words
+from embatch.storage.vectors.sampling import sampled, slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from embatch.chunks import Chunk
@@ -147,6 +148,24 @@ class LanceReader:
             return found[row], to_vectors(table["vector"], snapshot.published.spec.dimensions)[row].copy()
 
         return self._do(look)
+
+    def scan(self, most: int, *, seed: int = 0) -> Iterator[tuple[list[Chunk], FloatArray]]:
+        """Every chunk with its vectors `(n, dim)`, some thousand at a time in the table's order.
+
+        Args:
+            most: so many chunks at most: a sample of more, always the same one of the same state.
+            seed: names the sample.
+
+        Raises:
+            IndexBrokenError: what was published when it began was cleaned away meanwhile; begin anew.
+        """
+        snapshot = self._now()
+        for positions in slices(sampled(snapshot.published.chunks, most, seed)):
+            with store_errors(self._location):
+                table = snapshot.dataset.take(positions.tolist(), columns=[*CHUNK_COLUMNS, "vector"])
+                vectors = to_vectors(table["vector"], snapshot.published.spec.dimensions)
+                chunks = list(to_chunks(table))
+            yield chunks, vectors
 
     def stats(self) -> StoreStats:
         """How much it holds."""

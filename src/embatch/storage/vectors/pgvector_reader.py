@@ -30,10 +30,12 @@ from embatch.storage.vectors.pgvector_editions import editions_of
 from embatch.storage.vectors.pgvector_index import LARGEST_EF, ROWS, in_words, indexed
 from embatch.storage.vectors.pgvector_sql import named
 from embatch.storage.vectors.pgvector_words import FEW, MANY, ranking
+from embatch.storage.vectors.sampling import sampled, slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy.typing as npt
     from psycopg import Connection
 
     from embatch.storage.vectors.pgvector_editions import Edition
@@ -150,6 +152,29 @@ class PostgresReader:
             return hit.chunk, vector_of(vector)
 
         return self._read(search) if "\0" not in path else None
+
+    def scan(self, most: int, *, seed: int = 0) -> Iterator[tuple[list[Chunk], FloatArray]]:
+        """Every chunk with its vectors `(n, dim)`, some thousand at a time in the order of their numbers.
+
+        Args:
+            most: so many chunks at most: a sample of more, always the same one of the same state.
+            seed: names the sample.
+
+        Raises:
+            IndexBrokenError: what was published when it began was removed meanwhile; begin anew.
+        """
+
+        def begin(connection: Connection, state: Edition) -> tuple[tuple[int, int], npt.NDArray[np.int64]]:
+            statement = named(sql.SCAN_IDS, state.edition, seen=sql.SEEN)
+            found = _all(connection, state, statement, _seen(state))
+            return _publication(state), np.array([row[0] for row in found], np.int64)
+
+        begun, ids = self._read(begin)
+        for positions in slices(sampled(len(ids), most, seed)):
+            wanted = ids[positions].tolist()
+            yield self._read(
+                lambda connection, state, wanted=wanted: _scanned(connection, state, begun, wanted)
+            )
 
     def stats(self) -> StoreStats:
         """How much it holds. The counts by language and kind are those of the newest publication."""
@@ -334,6 +359,17 @@ def _shown(connection: Connection, state: Edition, found: Sequence[Any]) -> list
         )
         hits.append(Hit(chunk=chunk, score=0.0 if math.isnan(score) else float(score), id=str(id_)))
     return hits
+
+
+def _scanned(
+    connection: Connection, state: Edition, begun: tuple[int, int], ids: Sequence[int]
+) -> tuple[list[Chunk], FloatArray]:
+    if _publication(state) != begun:
+        raise IndexBrokenError("the index was published anew, more than once, while it was read")
+    connection.execute(sql.PLAIN)
+    rows = _all(connection, state, sql.SCAN, {"ids": list(ids)})
+    hits = _shown(connection, state, [(*row[:4], 0.0) for row in rows])
+    return [hit.chunk for hit in hits], np.stack([vector_of(row[4]) for row in rows])
 
 
 def _seen(state: Edition) -> dict[str, int]:

@@ -274,6 +274,10 @@ AT = """
         AND c.id NOT IN (SELECT id FROM gone_{n} WHERE died <= %(generation)s)
     ORDER BY last_char - first_char, first_char LIMIT 1
 """
+SCAN_IDS = "SELECT id FROM chunks_{n} WHERE {seen} ORDER BY id"
+SCAN = """
+    SELECT id, file, language, kind, vector_send(vector) FROM chunks_{n} WHERE id = ANY(%(ids)s) ORDER BY id
+"""
 PATHS = "SELECT id, path, held FROM files_{n}"
 COUNTS = "SELECT language, kind, chunks FROM counts_{n} WHERE chunks > 0"
 FREQUENCIES = "SELECT word, chunks FROM frequencies_{n} WHERE word = ANY(%(words)s) AND chunks > 0"
