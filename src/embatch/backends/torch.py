@@ -119,6 +119,14 @@ class TorchBackend:
         """What the model computes for each text, cut to its limit."""
         return self._open().tokenize(texts, prompt=prompt)
 
+    def take_tokens(self, ids: Sequence[Sequence[int]]) -> Tokenized:
+        """Token ids as payloads, special tokens added where they lack, cut to the model's limit.
+
+        Raises:
+            BadTokensError: ids that are not in the vocabulary, or a model with preprocessing of its own.
+        """
+        return self._open().take(ids)
+
     def split(self, text: str, *, prompt: str = "") -> list[str]:
         """Consecutive pieces of `text`, each within the limit with `prompt` before it; joined: the text."""
         return self._open().split(text, prompt=prompt)

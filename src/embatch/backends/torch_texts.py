@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from embatch.errors import UsageError
+from embatch.errors import BadTokensError, UsageError
 from embatch.types import Tokenized
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ class Texts(Protocol):
         """As `Backend.split`."""
         ...
 
+    def take(self, ids: Sequence[Sequence[int]]) -> Tokenized:
+        """As `TakesTokens.take_tokens`."""
+        ...
+
     def features(self, payloads: Sequence[Any]) -> list[tuple[Sequence[int], dict[str, Any]]]:
         """What the model's forward takes, in host memory: one or more groups of (rows, features by name)."""
         ...
@@ -61,6 +65,10 @@ class SharedTexts:
     def split(self, text: str, *, prompt: str = "") -> list[str]:
         """Consecutive pieces within the limit; joined: the text."""
         return self._tokenizer.split(text, prompt=prompt)
+
+    def take(self, ids: Sequence[Sequence[int]]) -> Tokenized:
+        """Payloads of texts that are ids already."""
+        return self._tokenizer.take(ids)
 
     def features(self, payloads: Sequence[Any]) -> list[tuple[Sequence[int], dict[str, Any]]]:
         """Ids and mask, both `(n, longest)` int64 rounded up to a multiple of `pad_to`, padded on the right."""
@@ -115,6 +123,15 @@ class OwnTexts:
                 f"The prompt alone fills the model's {self.max_tokens} tokens", hint="Use a shorter prompt."
             )
         return self._halves(text, prompt)
+
+    def take(self, ids: Sequence[Sequence[int]]) -> Tokenized:
+        """Not here: what the model makes of a text is its own.
+
+        Raises:
+            BadTokensError: always.
+        """
+        del ids
+        raise BadTokensError("this model prepares its texts itself and takes no token ids", hint="Send text.")
 
     def features(self, payloads: Sequence[_Prompted]) -> list[tuple[Sequence[int], dict[str, Any]]]:
         """One group for each prompt among the payloads, nearly always one in all."""

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embatch.errors import BackendClosedError
-from embatch.types import Backend, ModelSpec
+from embatch.errors import BackendClosedError, BadTokensError
+from embatch.types import Backend, ModelSpec, TakesTokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -240,3 +240,21 @@ def test_two_of_a_kind(kind: str, backend: Backend, own_backend: Backend) -> Non
     assert least_cosine(embed(own_backend, TEXTS), embed(backend, TEXTS)) >= SAME
     own_backend.close()
     assert embed(backend, TEXTS[:1]).shape[0] == 1, kind
+
+
+def test_token_ids(kind: str, backend: Backend) -> None:
+    """Ids of a backend's own tokeniser stand for the text, with or without special tokens; others are refused."""
+    if not isinstance(backend, TakesTokens):
+        assert kind in {"fake", "hashing"}
+        return
+    tokenized = backend.tokenize(["a short text", "another one " * 400])
+    ids = [[int(token) for token in np.asarray(payload)] for payload in tokenized.payloads]
+    bare = [row[1:-1] for row in ids]
+    for given in (ids, bare):
+        taken = backend.take_tokens(given)
+        assert taken.lengths.tolist() == tokenized.lengths.tolist()
+        assert np.array_equal(backend.embed(taken.payloads), backend.embed(tokenized.payloads))
+    assert backend.take_tokens([bare[1] * 2]).truncated.tolist() == [True]
+    for bad in ([], [-1], [10**9]):
+        with pytest.raises(BadTokensError):
+            backend.take_tokens([bad])
