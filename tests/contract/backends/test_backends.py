@@ -250,8 +250,8 @@ def test_token_ids(kind: str, backend: Backend) -> None:
     tokenized = backend.tokenize(["a short text", "another one " * 400])
     ids = [[int(token) for token in np.asarray(payload)] for payload in tokenized.payloads]
     bare = [row[1:-1] for row in ids]
-    for given in (ids, bare):
-        taken = backend.take_tokens(given)
+    for rows in (ids, bare):
+        taken = backend.take_tokens(rows)
         assert taken.lengths.tolist() == tokenized.lengths.tolist()
         assert np.array_equal(backend.embed(taken.payloads), backend.embed(tokenized.payloads))
     assert backend.take_tokens([bare[1] * 2]).truncated.tolist() == [True]
