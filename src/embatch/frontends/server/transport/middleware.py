@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("embatch.serve")
 
 REQUEST_ID = "request_id"
-"""Where a route finds the request's id: `request.scope["state"]["request_id"]`."""
+"""Where in a request's scope its id is."""
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _UPLOADS = "/v1/files"
 _PATHS = frozenset(
@@ -151,7 +151,7 @@ class _Answer:
         self._done = False
         self.request_id = request_id
         self.status = 0  # none yet
-        scope.setdefault("state", {})[REQUEST_ID] = request_id.decode("ascii")
+        scope[REQUEST_ID] = request_id.decode("ascii")
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

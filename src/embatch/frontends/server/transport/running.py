@@ -1,7 +1,8 @@
 """Runs a server: socket, loop, application, signals, and an end that loses no request which is in.
 
-On the first SIGTERM or SIGINT it lets nothing more in, answers what is in for up to `drain_s` seconds, and has batch
-jobs stop at a row. On the second it ends at once. Which routes there are is `app`'s matter.
+On the first SIGTERM or SIGINT it lets nothing more in, answers what is in for up to `drain_s` seconds, and then ends
+the application, which has batch jobs stop at a row. On the second it ends at once. Which routes there are is `app`'s
+matter.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
-from embatch.errors import BackendError
+from embatch.frontends.server.transport.lifespan import alive
 from embatch.frontends.server.transport.listening import BACKLOG, fit_to_files, listen, url_of
 from embatch.frontends.server.transport.middleware import Front
 from embatch.frontends.server.transport.protocol import LimitedProtocol
@@ -49,7 +50,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn's types are not l
     """uvicorn's server with an end of its own.
 
     Args:
-        app: the application; its lifespan, if it is one of starlette's, is entered before anything is let in.
+        app: the application; it is begun before anything is let in.
         settings: limits.
         state: what routes share, told of the draining; None for applications without.
     """
@@ -103,7 +104,7 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn's types are not l
         if self._stopping:
             self._stop.set()
         with self.capture_signals(), contextlib.closing(listener):
-            async with _lifespan(self._application):
+            async with alive(self._application):
                 self._started = started
                 await self._serve([listener])
 
@@ -130,8 +131,6 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn's types are not l
             server.close()
         for listener in sockets or []:
             listener.close()
-        jobs = None if self.state is None else self.state.jobs
-        stopping = None if jobs is None else asyncio.ensure_future(_stopped(jobs))
         for connection in list(self.server_state.connections):
             connection.shutdown()
         left = await self._settle(self.settings.drain_s)
@@ -144,14 +143,13 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn's types are not l
             await self._settle(_LAST_WORDS_S)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        if stopping is not None:
-            await stopping
 
     async def _settle(self, seconds: float) -> int:
         """Wait until every request has ended and its answer is out; how many have not."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while (self.server_state.tasks or self.server_state.connections) and loop.time() < until:
+        # uvicorn keeps sets, and tells nobody when they are empty.
+        while (self.server_state.tasks or self.server_state.connections) and loop.time() < until:  # noqa: ASYNC110  # as above
             await asyncio.sleep(_LOOK_S)  # uvicorn keeps sets, and tells nobody when they are empty
         return len(self.server_state.tasks)
 
@@ -250,20 +248,3 @@ def serve(settings: ServeSettings, *, started: Callable[[str], None] = lambda _:
         app = build_app(fitted)
         Server(app, fitted, app.state.server).run_until_stopped(listener, lambda: started(url))
     return 0
-
-
-def _lifespan(app: Any) -> contextlib.AbstractAsyncContextManager[Any]:
-    router = getattr(app, "router", None)
-    if router is None:
-        return contextlib.nullcontext()
-    entered: contextlib.AbstractAsyncContextManager[Any] = router.lifespan_context(app)
-    return entered
-
-
-async def _stopped(jobs: Any) -> None:
-    try:
-        result = jobs.stop()
-        if asyncio.iscoroutine(result):
-            await result
-    except BackendError:  # its model has gone first
-        log.debug("batch jobs stopped without their model", exc_info=True)
