@@ -1,135 +1,39 @@
 """Requests that arrive close together, from tasks and threads, as one run: fewer calls, each fuller.
 
 The first request opens a window. Whatever comes before it closes goes along; once there is enough for a full call
-nothing waits any longer. Each caller gets its own results, and only a caller's own texts can fail it.
+nothing waits any longer. Each caller gets its own results, and only a caller's own texts can fail it. It stands on the
+piles that gateways stand on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from embatch.errors import BackendClosedError, UsageError
+from embatch.decisions.pile_turns import Load, Room
+from embatch.engine.coalesce.pile_asks import Part
+from embatch.engine.coalesce.piles import Piles
+from embatch.errors import UsageError
 from embatch.frontends.smart.client import SmartGeminiClient
 from embatch.frontends.smart.embedding import check_requests
 from embatch.frontends.smart.requests import embedding_requests
 from embatch.frontends.smart.rules import Asked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
+    from embatch.engine.coalesce.pile_asks import Ended, PileOnItsWay
     from embatch.frontends.smart.requests import EmbeddingRequest, EmbeddingResult
 
-    Send = Callable[[list[EmbeddingRequest], Asked], list[EmbeddingResult]]
+    Requests = list[EmbeddingRequest]
+    Results = list[EmbeddingResult]
 
 _FULL = 100  # requests of a full call, where the model does not say
-
-
-@dataclass(slots=True)
-class _Member:
-    requests: list[EmbeddingRequest]
-    future: Future[list[EmbeddingResult]] = field(default_factory=Future)
-
-
-@dataclass(slots=True)
-class _Pile:
-    """What waits for one window's end."""
-
-    asked: Asked
-    timer: threading.Timer
-    members: list[_Member] = field(default_factory=list)
-    count: int = 0
-
-
-class Coalescer:
-    """Piles up requests and sends each pile as one. Thread-safe.
-
-    Args:
-        send: results of requests, one each; called from threads of the coalescer's own.
-        window_s: longest wait, in seconds of the world.
-        full: so many requests go at once.
-    """
-
-    def __init__(self, send: Send, *, window_s: float, full: int) -> None:
-        self._send = send
-        self._window_s = window_s
-        self._full = full
-        self._piles: dict[Asked, _Pile] = {}
-        self._sending = 0
-        self._closed = False
-        self._changed = threading.Condition()
-
-    def submit(self, requests: list[EmbeddingRequest], asked: Asked) -> Future[list[EmbeddingResult]]:
-        """The results to come. A future that is cancelled in time takes its requests along."""
-        member = _Member(requests)
-        with self._changed:
-            if self._closed:
-                raise BackendClosedError("the client was closed", hint="Make a new one, or close it later.")
-            pile = self._piles.get(asked) or self._new_pile(asked)
-            pile.members.append(member)
-            pile.count += len(requests)
-            full = pile.count >= self._full and self._take(pile)
-        if full:
-            pile.timer.cancel()
-            threading.Thread(target=self._run, args=(pile,), name="embatch-coalesced", daemon=True).start()
-        return member.future
-
-    def close(self) -> None:
-        """Send what waits, and wait for all results. Closing twice is allowed."""
-        with self._changed:
-            self._closed = True
-            piles = [pile for pile in list(self._piles.values()) if self._take(pile)]
-        for pile in piles:
-            pile.timer.cancel()
-            self._run(pile)
-        with self._changed:
-            self._changed.wait_for(lambda: not self._sending)
-
-    def _new_pile(self, asked: Asked) -> _Pile:
-        timer = threading.Timer(self._window_s, lambda: self._time_is_over(pile))
-        timer.daemon = True
-        timer.name = "embatch-coalesced"
-        pile = self._piles[asked] = _Pile(asked, timer)
-        timer.start()
-        return pile
-
-    def _take(self, pile: _Pile) -> bool:
-        """Whether it is the caller's to send; it is only one caller's."""
-        if self._piles.get(pile.asked) is not pile:
-            return False
-        del self._piles[pile.asked]
-        self._sending += 1
-        return True
-
-    def _time_is_over(self, pile: _Pile) -> None:
-        with self._changed:
-            mine = self._take(pile)
-        if mine:
-            self._run(pile)
-
-    def _run(self, pile: _Pile) -> None:
-        members = [member for member in pile.members if member.future.set_running_or_notify_cancel()]
-        try:
-            self._answer(members, pile.asked)
-        finally:
-            with self._changed:
-                self._sending -= 1
-                self._changed.notify_all()
-
-    def _answer(self, members: list[_Member], asked: Asked) -> None:
-        try:
-            results = self._send([request for member in members for request in member.requests], asked)
-        except BaseException as error:  # noqa: BLE001  # every waiter gets an answer
-            for member in members:
-                member.future.set_exception(error)
-            return
-        start = 0
-        for member in members:
-            member.future.set_result(results[start : start + len(member.requests)])
-            start += len(member.requests)
+_SENDERS = 256  # runs at once: some wait for jobs, which take hours, and must not keep others from being sent
 
 
 class CoalescingSmartClient(SmartGeminiClient):
@@ -150,7 +54,7 @@ class CoalescingSmartClient(SmartGeminiClient):
             raise UsageError(f"coalesce_window must be at least 0 seconds, not {coalesce_window}")
         super().__init__(*arguments, **options)
         self._window_s = self._clock.real(coalesce_window)
-        self._coalescer: Coalescer | None = None
+        self._piles: Piles[Requests, Results] | None = None
         self._opening = threading.Lock()
 
     async def embed_content(  # type: ignore[override]  # the very point: to be awaited
@@ -166,8 +70,8 @@ class CoalescingSmartClient(SmartGeminiClient):
         listed = embedding_requests(requests)
         if not listed:
             return []
-        coalescer = await asyncio.to_thread(self._ready_for, listed)
-        return await asyncio.wrap_future(coalescer.submit(listed, asked))
+        await asyncio.to_thread(self._check, listed)
+        return await asyncio.wrap_future(self._submit(listed, asked))
 
     async def aembed_content(
         self,
@@ -193,21 +97,51 @@ class CoalescingSmartClient(SmartGeminiClient):
         """`embed_content` for threads: waits for the results."""
         asked = Asked(batch=force_batch, individual=force_individual, purpose=purpose)
         listed = embedding_requests(requests)
-        return self._ready_for(listed).submit(listed, asked).result() if listed else []
+        if not listed:
+            return []
+        self._check(listed)
+        return self._submit(listed, asked).result()
 
     def close(self) -> None:
         """Send what waits, wait for its results, and close as `SmartGeminiClient` does."""
         with self._opening:
-            coalescer = self._coalescer
-        if coalescer is not None:
-            coalescer.close()
+            piles = self._piles
+        if piles is not None:
+            piles.close(drain_s=math.inf)
+            piles.join(math.inf)
         super().close()
 
-    def _ready_for(self, requests: list[EmbeddingRequest]) -> Coalescer:
-        """The coalescer, once it is known that these requests can be sent at all: a mistake is its caller's alone."""
+    def _check(self, requests: Requests) -> None:
+        """Find out whether these can be sent at all: a mistake is its caller's alone."""
         check_requests(requests, self._models, self._model)
         with self._opening:
-            if self._coalescer is None:
+            if self._piles is None:
                 full = self._models.embedding(self._model).facts.call.items or _FULL
-                self._coalescer = Coalescer(self._embed, window_s=self._window_s, full=full)
-            return self._coalescer
+                self._piles = Piles(
+                    self._send, senders=_SENDERS, window_s=self._window_s, full=Room(items=full)
+                )
+
+    def _submit(self, requests: Requests, asked: Asked) -> Future[Results]:
+        """The results to come. A future that is cancelled in time takes its requests along."""
+        assert self._piles is not None
+        future: Future[Results] = Future()
+
+        def ended(how: Ended[Results]) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if how.error is not None:
+                future.set_exception(how.error)
+            else:
+                future.set_result(how.results[0])
+
+        whole = Part(requests, Load(len(requests)))  # a caller's requests stay together
+        ticket = self._piles.submit([whole], asked, ended)
+        future.add_done_callback(lambda done: ticket.cancel() if done.cancelled() else None)
+        return future
+
+    def _send(self, pile: PileOnItsWay[Requests, Results]) -> list[Results]:
+        assert isinstance(pile.terms, Asked)
+        asks = pile.payloads
+        results = self._embed([request for requests in asks for request in requests], pile.terms)
+        ends = list(accumulate(len(requests) for requests in asks))
+        return [results[end - len(requests) : end] for requests, end in zip(asks, ends, strict=True)]
