@@ -78,8 +78,12 @@ class Turns:
         """Recent speed of one stream while it works; 0.0 before a batch came back."""
         return self._tokens_per_s
 
+    def short(self, now: float) -> bool:
+        """Whether jobs do their work in small pieces now, since somebody interactive is about."""
+        return now - self._last_interactive <= _ABOUT_S
+
     def job_tokens(self, now: float, most: int) -> int:
         """How many tokens the next batch of a job may hold, at most `most`, the budget in use."""
-        if now - self._last_interactive > _ABOUT_S or not self._tokens_per_s:
+        if not self.short(now) or not self._tokens_per_s:
             return most
         return min(most, max(_LEAST_TOKENS, int(self._tokens_per_s * _SHORT_S)))

@@ -217,7 +217,7 @@ class LocalCoalescer:
                 now = time.monotonic()
                 kind = self._room.next(now, self._tuner.budget)
                 if kind is not None:
-                    portions = self._room.to_open(kind, self._tuner.budget)
+                    portions = self._room.to_open(kind, self._tuner.budget, now)
                     if portions:
                         return kind, portions, None
                     batch = self._room.form(kind, self._tuner.next_budget(), now)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _OPEN_ROWS = 256
 _OPEN_CHARS = 1 << 15
 """Made ready at once: some ten milliseconds of work at most, unless a single text is longer."""
+_SHORT_CHARS = 1 << 12
+"""The same of a job while somebody interactive is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +96,18 @@ class Room:
         kinds = [kind for kind in Priority if self._asks[kind] or self._ready[kind] or self._opening[kind]]
         return self._turns.next(kinds, batch_tokens=self._turns.job_tokens(now, budget)) if kinds else None
 
-    def to_open(self, kind: Priority, budget: int) -> list[Portion]:
+    def to_open(self, kind: Priority, budget: int, now: float) -> list[Portion]:
         """Rows to make ready now: none if enough are, or none are left."""
+        short = kind is Priority.BATCH and self._turns.short(now)
+        most_chars = _SHORT_CHARS if short else _OPEN_CHARS
         if self._ready_tokens[kind] >= 2 * self._streams * max(budget, 1):
             return []
         asks, portions, rows, chars = self._asks[kind], [], 0, 0
-        while asks and rows < _OPEN_ROWS and chars < _OPEN_CHARS:
+        while asks and rows < _OPEN_ROWS and chars < most_chars:
             waiting = asks[0]
             stop = start = waiting.opened
             inputs = waiting.ask.inputs
-            while stop < len(inputs) and rows < _OPEN_ROWS and chars < _OPEN_CHARS and not waiting.ended:
+            while stop < len(inputs) and rows < _OPEN_ROWS and chars < most_chars and not waiting.ended:
                 chars += len(inputs[stop]) if hasattr(inputs[stop], "__len__") else 1
                 rows += 1
                 stop += 1
