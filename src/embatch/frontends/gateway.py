@@ -11,38 +11,34 @@ import heapq
 import math
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from embatch.decisions.pile_turns import Load, Room
 from embatch.engine.coalesce.guarded import Guarded
 from embatch.engine.coalesce.pile_asks import Part
 from embatch.engine.coalesce.piles import Piles
-from embatch.errors import ExpiredError, OverloadedError, ProviderError, UsageError
-from embatch.frontends.arguments import positive
-from embatch.frontends.gateway_sending import Input, Row, Sending, Work
+from embatch.errors import EmbatchError, ExpiredError, OverloadedError, ProviderError, UsageError
+from embatch.frontends.gateway_asking import Asking, Input, Row, Work, check, outcome_of
+from embatch.frontends.gateway_sending import Sending
 from embatch.frontends.lane_checks import check_budget
 from embatch.frontends.remote_host import RemoteHost
-from embatch.providers.work import estimate_tokens
 from embatch.remote import ErrorKind, Goal
-from embatch.seen import AskSeen
-from embatch.serving import Answer, Priority, Snapshot
-from embatch.types import ItemFailure
+from embatch.serving import Priority, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from embatch.engine.coalesce.pile_asks import Ended, PileOnItsWay
     from embatch.engine.lanes.pipeline import LanePipeline
-    from embatch.errors import EmbatchError
     from embatch.frontends.embedder import Embedder
     from embatch.seen import Observer, Outcome
-    from embatch.serving import Ask, Done, Ticket
+    from embatch.serving import Answer, Ask, Done, Ticket
     from embatch.storage.spending import Purse
     from embatch.types import FloatArray, ModelSpec, Overlong, VectorStore
 
+    Parts = list[Part[Input]]
     StoreFor = Callable[[ModelSpec], VectorStore | None]
 
 _FULL = 100  # inputs of a full call, where the model does not say
@@ -97,7 +93,10 @@ class Gateway:
         self._dollars = 0.0
         self._calls = 0
         self._tokens = 0
+        self._asks = 0
+        self._endings: Counter[Outcome] = Counter()
         self._closed = False
+        self._doors: Piles[Asking, Parts] = Piles(self._open, senders=1, queue=queue, batch_share=batch_share)
         self._piles: Piles[Input, Row] = Piles(
             self._send, senders=parallel, gate=self._gate, queue=queue, batch_share=batch_share
         )
@@ -112,41 +111,49 @@ class Gateway:
             BackendError: it was closed.
             UsageError: dimensions or a task that the model does not have, token ids, or nothing at all.
         """
-        _check(ask)
-        work = self._work(ask.task, ask.dimensions, ask.overlong)
-        parts = [self._part(work, text, ask.payer) for text in ask.inputs]
-        tokens = sum(part.load.tokens for part in parts)
-        asked_at = time.time()
-
-        def ended(how: Ended[Row]) -> None:
-            outcome = how.error if how.error is not None else _answer(ask, work.spec.dimensions, how)
-            done(outcome)
-            self._see(ask, outcome, how.waited_s, how.seconds, at=asked_at, tokens=tokens)
-
+        check(ask)
+        asking = Asking(ask, self._work(ask.task, ask.dimensions, ask.overlong), done)
         try:
-            return self._piles.submit(parts, work, ended, priority=ask.priority, timeout_s=ask.timeout_s)
+            ticket = self._doors.submit(
+                [Part(asking, Load(len(ask.inputs)))],
+                asking.work,
+                lambda how: self._let_in(asking, how),
+                priority=ask.priority,
+                timeout_s=ask.timeout_s,
+            )
         except OverloadedError as error:
-            self._see(ask, error, 0.0, 0.0, at=asked_at, tokens=tokens)
+            self._note(asking, error)
             raise
+        with self._lock:
+            self._asks += 1
+        asking.hold(ticket)
+        return _Ticket(self, asking)
+
+    def cancel(self, asking: Asking) -> None:
+        """Nobody waits for it any more."""
+        if asking.end():
+            asking.leave()
+            self._note(asking, None)
 
     def snapshot(self) -> Snapshot:
         """How it stands. `batches` are calls; `budget` is how many tokens one call may hold."""
-        counts = self._piles.counts()
+        counts, doors = self._piles.counts(), self._doors.counts()
+        waiting = {each: counts.waiting[each].items + doors.waiting[each].items for each in Priority}
         with self._lock:
             dollars, calls, tokens = self._dollars, self._calls, self._tokens
-        waiting = {priority: counts.waiting[priority].items for priority in Priority}
+            asks, endings = self._asks, Counter(self._endings)
         return Snapshot(
             waiting=waiting,
             waiting_tokens=sum(load.tokens for load in counts.waiting.values()),
             room=self._queue,
             running=counts.running,
             streams=self._parallel,
-            asks=counts.asks,
-            answered=counts.answered,
-            refused=counts.refused,
-            expired=counts.expired,
-            cancelled=counts.cancelled,
-            failed=counts.failed,
+            asks=asks,
+            answered=endings["answered"],
+            refused=endings["refused"],
+            expired=endings["expired"],
+            cancelled=endings["cancelled"],
+            failed=endings["failed"],
             inputs=counts.items,
             batches=calls,
             tokens=tokens,
@@ -155,7 +162,7 @@ class Gateway:
             budget=self._host.budget,
             settled=True,
             tokens_per_s=counts.tokens_per_s,
-            alive=counts.alive and not self._closed,
+            alive=counts.alive and doors.alive and not self._closed,
             dollars=dollars,
         )
 
@@ -166,7 +173,9 @@ class Gateway:
         bring. Closing twice is allowed.
         """
         self._closed = True
-        self._piles.close(drain_s=drain_s)
+        until = time.monotonic() + drain_s
+        self._doors.close(drain_s=drain_s)
+        self._piles.close(drain_s=max(0.0, until - time.monotonic()))
         with self._lock:
             running = list(self._running)
         for pipeline in running:
@@ -205,14 +214,58 @@ class Gateway:
             self._guarded[spec.fingerprint] = None if store is None else Guarded(store)
         return self._guarded[spec.fingerprint]
 
-    def _part(self, work: Work, text: object, payer: str | None) -> Part[Input]:
-        if not isinstance(text, str):
-            return Part(Input(text, payer), Load(1))
-        tokens = estimate_tokens(self._model.facts, text) + len(work.spec.prompt) // 4
-        if work.spec.overlong != "pool":
-            tokens = min(tokens, work.spec.max_tokens)
-        size = len(text) if text.isascii() else len(text.encode(errors="replace"))
-        return Part(Input(text, payer), Load(1, self._model.ratio.correct(tokens), size))
+    # --- one ask, from the door to its end --------------------------------------------------------------------
+
+    def _open(self, pile: PileOnItsWay[Asking, Parts]) -> list[Parts]:
+        """What of some asks must be sent."""
+        askings = pile.payloads
+        store = askings[0].work.store
+        known: dict[bytes, FloatArray] = {}
+        if store is not None:
+            known = store.get(list({digest for asking in askings for digest in asking.digests()}))
+        return [asking.open(known) for asking in askings]
+
+    def _let_in(self, asking: Asking, how: Ended[Parts]) -> None:
+        """It is known what must be sent."""
+        if how.error is not None:
+            self._tell(asking, how.error)
+            return
+        parts, left_s = how.results[0], asking.left_s
+        if not parts:
+            self._tell(asking, asking.answer())
+            return
+        try:
+            if left_s is not None and left_s <= 0:
+                raise ExpiredError("its time was over before it was sent")
+            opened_s = asking.seconds
+            ticket = self._piles.submit(
+                parts,
+                asking.work,
+                lambda how: self._sent(asking, how, opened_s),
+                priority=asking.ask.priority,
+                timeout_s=left_s,
+            )
+        except EmbatchError as error:
+            self._tell(asking, error)
+            return
+        asking.hold(ticket)
+
+    def _sent(self, asking: Asking, how: Ended[Row], opened_s: float) -> None:
+        asking.waited_s = opened_s + how.waited_s
+        if how.error is None:
+            asking.fill(how.results)
+        self._tell(asking, asking.answer() if how.error is None else how.error)
+
+    def _tell(self, asking: Asking, outcome: Answer | EmbatchError) -> None:
+        if asking.end():
+            asking.done(outcome)
+            self._note(asking, outcome)
+
+    def _note(self, asking: Asking, outcome: Answer | EmbatchError | None) -> None:
+        with self._lock:
+            self._endings[outcome_of(outcome)] += 1
+        if self._observer is not None:
+            self._observer.see(asking.seen(outcome, self._name))
 
     # --- sending ----------------------------------------------------------------------------------------------
 
@@ -262,33 +315,17 @@ class Gateway:
                 self._observer.see(replace(sending.seen, stream=stream))
             self._model.save(least_s=_SAVE_S)
 
-    def _see(
-        self,
-        ask: Ask,
-        outcome: Answer | EmbatchError,
-        waited_s: float,
-        seconds: float,
-        *,
-        at: float,
-        tokens: int,
-    ) -> None:
-        if self._observer is None:
-            return
-        answer = outcome if isinstance(outcome, Answer) else None
-        self._observer.see(
-            AskSeen(
-                at=at,
-                seconds=seconds,
-                waited_s=waited_s,
-                inputs=len(ask.inputs),
-                tokens=tokens if answer is None else answer.tokens,
-                priority=ask.priority,
-                outcome=_outcome(outcome),
-                error="" if answer is not None else type(outcome).__name__,
-                cached=0 if answer is None else answer.cached,
-                model=self._name,
-            )
-        )
+
+class _Ticket:
+    """An ask that was let in."""
+
+    def __init__(self, gateway: Gateway, asking: Asking) -> None:
+        self._gateway = gateway
+        self._asking = asking
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self._gateway.cancel(self._asking)
 
 
 def open_gateway(
@@ -315,49 +352,3 @@ def open_gateway(
         observer=observer,
         purse=purse,
     )
-
-
-def _check(ask: Ask) -> None:
-    positive(dimensions=ask.dimensions)
-    count = len(ask.inputs)
-    if not count:
-        raise UsageError("an ask needs at least one input")
-    if ask.keys is not None and len(ask.keys) != count:
-        raise UsageError(f"there are {count} inputs but {len(ask.keys)} keys")
-    if any(isinstance(value, list | tuple | np.ndarray) for value in ask.inputs):
-        raise UsageError(
-            "token ids are for models on this machine: this one is a provider's, which takes texts",
-            hint="Send the texts themselves.",
-        )
-
-
-def _answer(ask: Ask, dimensions: int, how: Ended[Row]) -> Answer:
-    vectors: FloatArray = np.full((len(how.results), dimensions), np.nan, np.float32)
-    failures: list[ItemFailure] = []
-    for row, result in enumerate(how.results):
-        if result.vector is not None:
-            vectors[row] = result.vector
-        elif result.error is not None:
-            key = str(row) if ask.keys is None else ask.keys[row]
-            failures.append(ItemFailure(row=row, key=key, error=result.error))
-    return Answer(
-        vectors=vectors,
-        tokens=round(sum(result.tokens for result in how.results)),
-        failures=tuple(failures),
-        truncated=sum(result.truncated for result in how.results),
-        cached=sum(result.cached for result in how.results),
-        waited_s=how.waited_s,
-        seconds=how.seconds,
-    )
-
-
-def _outcome(outcome: Answer | EmbatchError) -> Outcome:
-    match outcome:
-        case Answer():
-            return "answered"
-        case OverloadedError():
-            return "refused"
-        case ExpiredError():
-            return "expired"
-        case _:
-            return "failed"

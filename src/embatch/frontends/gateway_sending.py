@@ -7,11 +7,12 @@ run as a whole ends the asks whose texts were not sent.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from embatch.engine.window import as_items, check_text, text_digest
+from embatch.engine.window import as_items, text_digest
 from embatch.errors import EmbatchError, GoalError, NotSentError, ProviderError
+from embatch.frontends.gateway_asking import Row, Work
 from embatch.remote import ErrorKind, Goal
 from embatch.seen import BatchSeen
 from embatch.storage.ledger import Ledger
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 
     from embatch.engine.coalesce.pile_asks import PileOnItsWay
     from embatch.engine.lanes.pipeline import LanePipeline
-    from embatch.frontends.remote_host import RemoteHost
     from embatch.storage.spending import Purse
-    from embatch.types import FloatArray, LaneReport, ModelSpec, VectorStore
+    from embatch.types import FloatArray, LaneReport
 
     GatewayPile = PileOnItsWay["Input", "Row"]
 
@@ -31,35 +31,6 @@ _MARGIN = (
     2.1  # a run sends nothing that might cost more than is left of its budget, by twice the estimate at first
 )
 _TRIES = 3  # reservations for one pile: what calls that were lost may have cost is made up for
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """What asks that go together have in common."""
-
-    host: RemoteHost
-    task: str | None
-    spec: ModelSpec
-    store: VectorStore | None
-    """Thread-safe; None without a cache."""
-
-
-class Input(NamedTuple):
-    """One input of an ask."""
-
-    text: object
-    payer: str | None
-
-
-class Row(NamedTuple):
-    """What an input got."""
-
-    vector: FloatArray | None
-    error: EmbatchError | None = None
-    """Its own fault; the others of its ask stand."""
-    tokens: float = 0.0
-    truncated: bool = False
-    cached: bool = False
 
 
 class Bill(NamedTuple):
@@ -97,20 +68,14 @@ class Sending:
     def go(self) -> list[Row | EmbatchError]:
         """Results of all inputs, in the order of the pile."""
         inputs = self._pile.payloads
-        bad: dict[int, Row] = {}
-        for place, (text, payer) in enumerate(inputs):
-            error = check_text(text)
-            if error is not None:
-                bad[place] = Row(None, error)
-                continue
-            wanted = self._payers.setdefault(str(text), [])
+        for text, payer in inputs:
+            wanted = self._payers.setdefault(text, [])
             if payer not in wanted:
                 wanted.append(payer)
-        if self._payers:
-            self._count()
-            self._recall()
-            self._send()
-        return [bad[i] if i in bad else self._rows[str(text)] for i, (text, _) in enumerate(inputs)]
+        self._count()
+        self._recall()
+        self._send()
+        return [self._rows[text] for text, _ in inputs]
 
     # --- before anything is sent ------------------------------------------------------------------------------
 
@@ -124,13 +89,14 @@ class Sending:
                 self._truncated.add(text)
 
     def _recall(self) -> None:
+        """Another pile may have brought some of it meanwhile."""
         store = self._work.store
         if store is None:
             return
         digests = {text_digest(text): text for text in self._payers}
         for digest, vector in store.get(list(digests)).items():
             text = digests[digest]
-            self._rows[text] = self._row(text, vector, self._estimates[text], cached=True)
+            self._rows[text] = self._row(text, vector, cached=True)
 
     def _missing(self) -> list[str]:
         return [text for text in self._payers if text not in self._rows]
@@ -230,12 +196,12 @@ class Sending:
 
     def _take(self, text: str, vector: FloatArray, error: EmbatchError | None) -> None:
         if error is None:
-            self._rows[text] = self._row(text, vector, self._estimates[text])
+            self._rows[text] = self._row(text, vector)
         elif not isinstance(error, NotSentError):
             self._rows[text] = Row(None, error)
 
-    def _row(self, text: str, vector: FloatArray, tokens: float, *, cached: bool = False) -> Row:
-        return Row(vector, None, tokens, text in self._truncated, cached)
+    def _row(self, text: str, vector: FloatArray, *, cached: bool = False) -> Row:
+        return Row(vector, None, self._estimates[text], text in self._truncated, cached)
 
     def _settle(self, shares: Sequence[Share], dollars: float) -> None:
         """Book what was spent, by what each had asked for."""
