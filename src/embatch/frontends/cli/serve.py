@@ -46,6 +46,7 @@ _OPTIONS = [
         type=click.IntRange(0, 65_535),
         default=7997,
         show_default=True,
+        metavar="N",
         help="0 takes a free one, and says which.",
     ),
     click.option("--keys", type=_FILE, metavar="FILE", help="API keys and their limits (YAML or JSON)."),
@@ -53,11 +54,21 @@ _OPTIONS = [
     click.option("--state", type=_FOLDER, metavar="FOLDER", help="Keep files and batch jobs there."),
     click.option("--no-dashboard", is_flag=True, help="No page at /."),
     click.option(
-        "--open-models", type=_COUNT, default=2, show_default=True, help="Models in memory at once."
+        "--open-models",
+        type=_COUNT,
+        metavar="N",
+        default=2,
+        show_default=True,
+        help="Models in memory at once.",
     ),
     click.option("--lazy", is_flag=True, help="Open the first model when it is first asked for."),
     click.option(
-        "--queue", type=_COUNT, default=4096, show_default=True, help="Inputs that may wait, for each model."
+        "--queue",
+        type=_COUNT,
+        metavar="N",
+        default=4096,
+        show_default=True,
+        help="Inputs that may wait, for each model.",
     ),
     click.option(
         "--timeout",
@@ -72,12 +83,20 @@ _OPTIONS = [
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         default=0.1,
         show_default=True,
+        metavar="SHARE",
         help="Least share of the work for batch jobs.",
     ),
     click.option(
-        "--max-inputs", type=_COUNT, default=2048, show_default=True, help="Most inputs of a request."
+        "--max-inputs",
+        type=_COUNT,
+        metavar="N",
+        default=2048,
+        show_default=True,
+        help="Most inputs of a request.",
     ),
-    click.option("--max-chars", type=_COUNT, default=1 << 20, show_default=True, help="Longest text."),
+    click.option(
+        "--max-chars", type=_COUNT, metavar="N", default=1 << 20, show_default=True, help="Longest text."
+    ),
     click.option(
         "--max-body", type=_COUNT, default=32, show_default=True, metavar="MB", help="Longest request."
     ),
@@ -85,7 +104,12 @@ _OPTIONS = [
         "--max-file", type=_COUNT, default=200, show_default=True, metavar="MB", help="Longest uploaded file."
     ),
     click.option(
-        "--connections", type=_COUNT, default=16_384, show_default=True, help="Most connections at once."
+        "--connections",
+        type=_COUNT,
+        metavar="N",
+        default=16_384,
+        show_default=True,
+        help="Most connections at once.",
     ),
     click.option(
         "--drain",
@@ -175,6 +199,7 @@ def serve(
 def _log_from(level: str) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger().setLevel(level.upper())
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # our own words are enough
 
 
 def _chosen(models: Sequence[str], named: Sequence[str]) -> list[tuple[str, str]]:

@@ -52,7 +52,7 @@ class Board:
     def see(self, seen: Seen, model: str = "") -> None:
         """Count an ask or a batch; whatever else is left alone. Never raises, holds its lock for microseconds."""
         if isinstance(seen, AskSeen):
-            series = (seen.model or model, str(seen.priority))
+            series = (model or seen.model, str(seen.priority))
             with self._lock:
                 for tally in self._tallies(series):
                     tally.add_ask(seen)

@@ -70,7 +70,7 @@ class Collector:
             "embatch_ready", "1 if the first model is open.", int(state.ready and not state.draining)
         )
         yield _gauge("embatch_draining", "1 while the server is stopping.", int(state.draining))
-        yield _gauge("embatch_connections", "Connections that are open.", traffic.open)
+        yield _gauge("embatch_open_connections", "Connections that are open.", traffic.open)
         yield _gauge("embatch_http_requests_in_progress", "Requests being answered.", traffic.under_way)
         yield _counter("embatch_connections", "Connections let in.", {(): traffic.accepted})
         cuts = {(why,): count for why, count in dict(traffic.cuts).items()}
@@ -89,9 +89,7 @@ def routes(state: ServerState) -> list[Any]:
 
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        body = await run_in_threadpool(
-            encode, registry
-        )  # milliseconds, which other requests need not wait for
+        body = encode(registry)  # in the loop's thread, which pools and jobs belong to: a few milliseconds
         return Response(body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
     return [Route("/metrics", metrics)]

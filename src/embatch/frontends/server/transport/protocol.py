@@ -66,6 +66,7 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's typ
             True  # the first headers are due from the connecting on, others from their first byte
         )
         self._head_bytes = 0
+        self._alone = True  # whether all of these can only be headers
         self._unsent = 0  # bytes that the client had not taken when that was last looked at
         self._surplus = False  # above the limit of connections: told so as soon as it speaks
         self._deaf = False  # what still comes is dropped
@@ -119,7 +120,9 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's typ
         if self._surplus or self._deaf:
             self._drop(data)
             return
-        was_head = self._in_head
+        if not self._in_head:
+            self._head_bytes = 0
+            self._alone = self.cycle is None or not self.cycle.more_body
         self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -133,10 +136,9 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's typ
             refused = error.__context__
             self._refuse(refused.why if isinstance(refused, _RefusedError) else "broken")
             return
-        if not self._in_head:
+        if not self._alone:  # this piece had the end of something else, too: count from the next one on
             self._head_bytes = 0
-        elif not was_head:
-            self._head_bytes = min(len(data), self._head_bytes, HEAD_BYTES)
+            self._alone = True
         self._watch_incoming(len(data))
 
     def pause_writing(self) -> None:
@@ -164,7 +166,7 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's typ
                 raise _RefusedError("header_bytes")
         if len(self.pipeline) >= PIPELINED:
             raise _RefusedError("pipeline")
-        self._in_head = self._head_timed = False
+        self._in_head = self._head_timed = self._alone = False
         self.scope["embatch.connection"] = self
         super().on_headers_complete()
         self.cycle.transport = self._polite
@@ -205,6 +207,7 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's typ
 
     def break_off(self) -> None:
         """End an answer in its middle, so that it does not look whole."""
+        self._leave()
         self.transport.abort()
 
     # What is awaited, and for how long.
