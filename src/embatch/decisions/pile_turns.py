@@ -60,6 +60,10 @@ class Room(NamedTuple):
         return any(limit is not None and value >= limit for value, limit in limits)
 
 
+EMPTY = Room()
+"""No limits."""
+
+
 class Pile(NamedTuple):
     """What waits under one set of terms at one priority."""
 
@@ -88,16 +92,23 @@ class PileTurns:
         self._most_jobs = max(1, senders - max(1, senders // _KEPT_FREE))
         self._turns = Turns(batch_share=batch_share)
         self._window_s = window_s
-        self._full = full or Room()
+        self._full = full or EMPTY
 
     def next(
-        self, piles: Iterable[Pile], *, now: float, jobs_under_way: int = 0, closing: bool = False
+        self,
+        piles: Iterable[Pile],
+        *,
+        now: float,
+        room: Room = EMPTY,
+        jobs_under_way: int = 0,
+        closing: bool = False,
     ) -> Pile | None:
         """The pile whose turn it is; None if none may go now.
 
         Args:
             piles: all that wait, in any order.
             now: seconds.
+            room: about what will be taken of it.
             jobs_under_way: senders that are busy with jobs' piles.
             closing: nothing more comes, so that nothing is held back.
         """
@@ -110,12 +121,12 @@ class PileTurns:
             if head is None or pile.number < head.number:
                 heads[pile.priority] = pile
         batch = heads.get(Priority.BATCH)
-        turn = self._turns.next(heads, batch_tokens=batch.load.tokens if batch is not None else 0)
+        turn = self._turns.next(heads, batch_tokens=0 if batch is None else _work(batch.load, room))
         return None if turn is None else heads[turn]
 
-    def taken(self, priority: Priority, tokens: int, *, contended: bool) -> None:
-        """A pile was taken; `contended`: while one of the other priority waited."""
-        self._turns.served(priority, tokens, contended=contended)
+    def taken(self, priority: Priority, load: Load, *, contended: bool) -> None:
+        """So much of a pile was taken; `contended`: while one of the other priority waited."""
+        self._turns.served(priority, _work(load), contended=contended)
 
     def wait_s(self, piles: Iterable[Pile], *, now: float) -> float:
         """Seconds until the next pile that is held back may go; infinite if none is."""
@@ -124,6 +135,16 @@ class PileTurns:
 
     def _ready_at(self, pile: Pile) -> float:
         return pile.since if self._full.filled(pile.load) else pile.since + self._window_s
+
+
+def _work(load: Load, room: Room = EMPTY) -> int:
+    """What counts of a load, or of as much of it as goes into the room: tokens, and items where nobody counts those."""
+    parts = [
+        limit / value
+        for value, limit in zip(load, (room.items, room.tokens, room.size), strict=True)
+        if limit is not None and value > limit
+    ]
+    return math.ceil(max(load.items, load.tokens) * min(parts, default=1.0))
 
 
 class Recent:

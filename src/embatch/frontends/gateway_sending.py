@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from embatch.engine.coalesce.pile_asks import PileOnItsWay
     from embatch.engine.lanes.pipeline import LanePipeline
+    from embatch.frontends.gateway_asking import Input
     from embatch.storage.spending import Purse
     from embatch.types import FloatArray, LaneReport
 
-    GatewayPile = PileOnItsWay["Input", "Row"]
+    GatewayPile = PileOnItsWay[Input, Row]
 
 _MARGIN = (
     2.1  # a run sends nothing that might cost more than is left of its budget, by twice the estimate at first

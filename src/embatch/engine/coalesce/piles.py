@@ -239,7 +239,7 @@ class Piles(Generic[P, R]):
             other = Priority.BATCH if head.priority is Priority.INTERACTIVE else Priority.INTERACTIVE
             contended = self._waiting.load(other).items > 0
             pile = self._waiting.take(head, room, now)
-            self._turns.taken(pile.priority, pile.load.tokens, contended=contended)
+            self._turns.taken(pile.priority, pile.load, contended=contended)
             self._on_their_way.add(pile)
             self._recent.began(now)
         try:
@@ -251,7 +251,9 @@ class Piles(Generic[P, R]):
         if len(self._on_their_way) >= self._senders:
             return None
         jobs = sum(pile.priority is Priority.BATCH for pile in self._on_their_way)
-        return self._turns.next(self._waiting.piles(), now=now, jobs_under_way=jobs, closing=self._closing)
+        return self._turns.next(
+            self._waiting.piles(), now=now, room=self._room, jobs_under_way=jobs, closing=self._closing
+        )
 
     def _rest(self, now: float, wait_s: float) -> None:
         until = self._deadlines[0][0] - now if self._deadlines else _LONGEST_S
