@@ -51,6 +51,8 @@ class Plan:
     """Closed loop: each connection asks so often at most."""
     pause_s: float = 0.0
     """Closed loop: from an answer to the connection's next request."""
+    obey_s: float = 0.0
+    """Closed loop: a connection that was refused rests as long as it was told, but no longer than so."""
     timeout_s: float = 60.0
     """A request that has no answer by then is lost."""
     together_at: float | None = None
@@ -96,7 +98,7 @@ class Connection(asyncio.Protocol):
                 if response.close:
                     self.end("")
                 else:
-                    self._client.free(self)
+                    self._client.free(self, after_s=float(response.retry_after or 0))
         except BadAnswerError as error:
             self.end(str(error)[:80])
 
@@ -164,15 +166,15 @@ class Client:
             "client_cpu_s": time.process_time() - cpu,
         }
 
-    def free(self, connection: Connection) -> None:
-        """A connection has its answer: what waits goes next."""
+    def free(self, connection: Connection, after_s: float = 0.0) -> None:
+        """A connection has its answer, or was told to come back after some seconds: what waits goes next."""
+        pause_s = max(self._plan.pause_s, min(after_s, self._plan.obey_s))
         if self._due:
             self._ask(connection, self._due.popleft())
         elif self._plan.rate is not None:
             self._idle.append(connection)
-        elif self._plan.pause_s:
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._plan.pause_s, self._again, connection)
+        elif pause_s:
+            asyncio.get_running_loop().call_later(pause_s, self._again, connection)
         else:
             self._again(connection)
 

@@ -24,6 +24,10 @@ SUITES = {
     "scale": "an index of hashed vectors that grows to a million chunks",
     "processor": "chunks through an embedding service against one call a chunk, and what that saves",
     "tasks": "task vectors in a batch against one task at a time",
+    "serve": "one endpoint for many clients, against infinity's server and a plain one",
+    "serve_storm": "10,000 connections at once on a queue of 1,000, and how soon it is over",
+    "serve_mixed": "interactive requests beside a job of 100,000 texts",
+    "serve_soak": "at capacity with failing batches, killed clients and broken bodies, for minutes",
     "gpu": "embatch and sentence-transformers in half precision on a GPU",
 }
 """Name of each suite, and what it measures; `all` runs them in this order."""

@@ -52,7 +52,7 @@ def run(settings: Settings) -> dict[str, Any]:
     connections = settings.scaled(CONNECTIONS, 400)
     queue = settings.scaled(QUEUE, 40)
     rows = corpus.make(settings, "storm", texts.short(settings.scaled(2000, 200)))
-    limits = ("--queue", str(queue), "--timeout", f"{DEADLINE_S:g}")
+    limits = ("--queue", str(queue), "--timeout", f"{DEADLINE_S:g}s")
     kind = servers.embatch(settings.model, settings.work / "state", *limits)
     storms = []
     with Server(kind, settings.work) as server:
