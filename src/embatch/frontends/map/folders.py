@@ -1,7 +1,7 @@
 """Which folders of a tree are worth a colour of their own: few, and none with most of everything in it.
 
-Pure. Again and again, the largest part of the largest folder becomes a group beside the rest of it, for as long as
-there are colours left.
+Pure. Again and again, the largest folder that is no group yet becomes one, beside the rest of the folder that it lies
+in, for as long as there are colours left.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _next(counts: Counter[str], folders: set[str], most: int, total: int) -> str
         if inside:
             below[f"{group}{name}/"] += count
     room = len(sizes.keys() - {""}) < most
-    for folder in sorted(below, key=lambda folder: (-sizes[_parent(folder)], -below[folder], folder)):
+    for folder in sorted(below, key=lambda folder: (-below[folder], folder)):
         whole = below[folder] == sizes[_parent(folder)]  # takes the place of the folder above it
         if (room and below[folder] >= _LEAST * total) or (whole and _parent(folder)):
             return folder

@@ -48,7 +48,7 @@
 
   // --- drawing ---------------------------------------------------------------------------------------------
 
-  const size = n < 300 ? 10 : n < 2000 ? 8 : n < 10000 ? 5 : 4;
+  const size = (n < 300 ? 10 : n < 2000 ? 8 : n < 10000 ? 5 : 4) * (innerWidth < 600 ? 0.75 : 1);
 
   function trace(ids, colors, extra) {
     const xs = new Float32Array(ids.length), ys = new Float32Array(ids.length);
@@ -65,23 +65,18 @@
     const members = names.map(() => []);
     for (let id = 0; id < n; id += step) members[of[id]].push(id);
     const searching = query !== "";
-    traces = names.map((name, group) => trace(members[group], color(group), {
-      name, visible: !grouping().hidden.has(group), opacity: searching ? 0.1 : n > 5000 ? 0.7 : 0.85,
-      hoverinfo: searching ? "skip" : "none",
+    traces = names.map((name, group) => trace(members[group], searching ? REST[theme()] : color(group), {
+      name, visible: !grouping().hidden.has(group), opacity: searching ? 0.12 : n > 5000 ? 0.7 : 0.85,
     }));
-    if (searching) {
-      const found = hits.filter(shown).slice(0, webgl ? n : SVG_POINTS);
-      const hue = names.map((_, group) => color(group));
-      traces.push(trace(found, found.map((id) => hue[of[id]]), {
-        marker: { size: size + 4, line: { width: found.length > 5000 ? 0 : 1, color: style("--ink") } },
-      }));
-    }
-    if (selected >= 0) {
-      traces.push(trace([selected], "rgba(0,0,0,0)", {
-        type: "scatter", hoverinfo: "skip", cliponaxis: false,
-        marker: { size: size + 14, line: { width: 3, color: style("--ink") } },
-      }));
-    }
+    const found = hits.filter(shown).slice(0, webgl ? n : SVG_POINTS);
+    const hue = names.map((_, group) => color(group));
+    traces.push(trace(found, found.map((id) => hue[of[id]]), {
+      visible: found.length > 0,
+      marker: { size: size + 4, line: { width: found.length > 5000 ? 0 : 1, color: style("--ink") } },
+    }));
+    traces.push(trace(selected < 0 ? [] : [selected], "rgba(0,0,0,0)", {
+      visible: selected >= 0, hoverinfo: "skip", marker: { size: size + 16, line: { width: 3, color: style("--ink") } },
+    }));
     const axis = { visible: false, zeroline: false, showgrid: false, fixedrange: false };
     const view = plot.layout || { xaxis: { range: [...FULL] }, yaxis: { range: [...FULL] } };
     const layout = {
@@ -128,7 +123,7 @@
     const dot = element("i", { className: "dot" });
     dot.style.background = color(grouping().of[id]);
     dot.setAttribute("aria-hidden", "true");
-    const title = data.symbols[id] || data.excerpts[id].split("\n")[0] || "(empty)";
+    const title = data.symbols[id] || data.excerpts[id].split("\n").find((line) => /\p{L}{2}/u.test(line)) || data.excerpts[id].split("\n")[0] || "(empty)";
     const button = element("button", { type: "button" }, dot, element("b", { textContent: title }),
       element("span", { textContent: place(id) }));
     button.dataset.id = id;
@@ -201,6 +196,7 @@
   }
 
   function select(id) {
+    const within = $("near").contains(document.activeElement);
     selected = id;
     $("detail").hidden = id < 0;
     if (id >= 0) {
@@ -208,8 +204,9 @@
       $("detail-what").textContent = [data.symbols[id], data.kinds[kind[id]], data.languages[language[id]]].filter(Boolean).join(" · ");
       $("detail-text").textContent = data.excerpts[id];
       $("near").replaceChildren(...nearest(id).map(entry));
-      $("detail").scrollIntoView({ block: "nearest" });
-      $("detail").focus({ preventScroll: true });
+      $("said").textContent = `Selected ${place(id)}`;
+      $("detail-title").scrollIntoView({ block: "nearest" });
+      if (within) $("detail-title").focus();
       reveal(id);
     }
     mark();

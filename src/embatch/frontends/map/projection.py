@@ -114,7 +114,7 @@ def layout(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of interest to those who call UMAP: no transforming later, say
         points = mapper.fit_transform(reduced)
-    return boxed(np.nan_to_num(points).astype(np.float32))
+    return spread(boxed(np.nan_to_num(points).astype(np.float32)))
 
 
 def nearest(
@@ -147,6 +147,21 @@ def boxed(points: FloatArray) -> FloatArray:
     half = float((high - low).max()) / 2
     centred = points - (low + high) / 2
     return (centred / half if half > 0 else centred).astype(np.float32)
+
+
+def spread(points: FloatArray) -> FloatArray:
+    """The points, moved halfway to where all of the box is used alike: nothing changes sides.
+
+    UMAP throws what is unlike all else far off, into a plane that is nearly empty otherwise. How far means nothing.
+    """
+    evened = np.empty_like(points)
+    for axis in range(points.shape[1]):
+        values = np.sort(points[:, axis])
+        ranks = np.searchsorted(values, points[:, axis], "left") + np.searchsorted(
+            values, points[:, axis], "right"
+        )
+        evened[:, axis] = ranks / len(points) - 1
+    return boxed((points + evened) / 2)
 
 
 class _Epochs:
