@@ -11,8 +11,6 @@ import pytest
 from tests.fake_provider import vector
 
 from embatch.errors import BackendClosedError, ItemProviderError, ProviderError, UsageError
-from embatch.frontends.smart.coalescing import Coalescer
-from embatch.frontends.smart.rules import Asked
 from embatch.gemini import CoalescingSmartClient, EmbeddingRequest, EmbeddingResult
 from embatch.remote import ErrorKind
 
@@ -23,106 +21,7 @@ if TYPE_CHECKING:
 
     Make = Callable[..., Any]
 
-SHORT_S, LONG_S = 0.02, 3600.0
-
-
-class Sent:
-    """What a coalescer sends: counted, and answered by name."""
-
-    def __init__(self) -> None:
-        self.piles: list[list[str]] = []
-        self.error: Exception | None = None
-        self.gate = threading.Event()
-        self.gate.set()
-        self.began = threading.Event()
-
-    def __call__(self, requests: list[EmbeddingRequest], asked: Asked) -> list[EmbeddingResult]:
-        self.piles.append([request.text for request in requests])
-        self.began.set()
-        assert self.gate.wait(10)
-        if self.error is not None:
-            raise self.error
-        return [EmbeddingResult(request.tag, [float(len(request.text))]) for request in requests]
-
-
-def requests(*texts: str) -> list[EmbeddingRequest]:
-    return [EmbeddingRequest(text, tag=text) for text in texts]
-
-
-def test_what_arrives_within_the_window_goes_together() -> None:
-    """Each caller gets its own results, in its own order."""
-    sent = Sent()
-    coalescer = Coalescer(sent, window_s=SHORT_S, full=100)
-    futures = [coalescer.submit(requests(*texts), Asked()) for texts in (("a", "bb"), ("ccc",), ())]
-    assert [[r.tag for r in future.result(10)] for future in futures] == [["a", "bb"], ["ccc"], []]
-    assert sent.piles == [["a", "bb", "ccc"]]
-    coalescer.close()
-
-
-def test_a_full_call_waits_for_nothing() -> None:
-    """The window is the longest wait: with enough at hand it goes at once."""
-    sent = Sent()
-    coalescer = Coalescer(sent, window_s=LONG_S, full=3)
-    first = coalescer.submit(requests("a"), Asked())
-    second = coalescer.submit(requests("b", "c"), Asked())
-    assert [r.tag for future in (first, second) for r in future.result(10)] == ["a", "b", "c"]
-    alone = coalescer.submit(requests("d", "e", "f", "g"), Asked())
-    assert len(alone.result(10)) == 4
-    assert sent.piles == [["a", "b", "c"], ["d", "e", "f", "g"]]
-    coalescer.close()
-
-
-def test_those_who_ask_for_another_lane_are_piled_apart() -> None:
-    """A forced lane is not forced upon others."""
-    sent = Sent()
-    coalescer = Coalescer(sent, window_s=LONG_S, full=2)
-    coalescer.submit(requests("slow"), Asked(batch=True))
-    fast = [coalescer.submit(requests(text), Asked(individual=True)) for text in ("a", "b")]
-    assert [future.result(10)[0].tag for future in fast] == ["a", "b"]
-    assert sent.piles == [["a", "b"]]
-    coalescer.close()
-    assert sent.piles == [["a", "b"], ["slow"]]
-
-
-def test_a_waiter_that_leaves_in_time_takes_its_texts_along() -> None:
-    """And disturbs no other; one that leaves later does not either."""
-    sent = Sent()
-    coalescer = Coalescer(sent, window_s=LONG_S, full=3)
-    gone = coalescer.submit(requests("gone"), Asked())
-    assert gone.cancel()
-    sent.gate.clear()
-    kept = coalescer.submit(requests("a"), Asked())
-    late = coalescer.submit(requests("late"), Asked())
-    assert sent.began.wait(10)
-    assert not late.cancel()
-    sent.gate.set()
-    assert (kept.result(10)[0].tag, late.result(10)[0].tag) == ("a", "late")
-    assert sent.piles == [["a", "late"]]
-    coalescer.close()
-
-
-def test_every_waiter_hears_of_a_failure() -> None:
-    """What ends the run reaches each caller."""
-    sent = Sent()
-    sent.error = ProviderError("no key", kind=ErrorKind.AUTH)
-    coalescer = Coalescer(sent, window_s=LONG_S, full=2)
-    futures = [coalescer.submit(requests(text), Asked()) for text in ("a", "b")]
-    for future in futures:
-        with pytest.raises(ProviderError, match="no key"):
-            future.result(10)
-    coalescer.close()
-
-
-def test_closing_sends_what_waits_and_takes_nothing_more() -> None:
-    """Nobody is left waiting, also if a pile is just under way."""
-    sent = Sent()
-    coalescer = Coalescer(sent, window_s=LONG_S, full=2)
-    waiting = coalescer.submit(requests("a"), Asked())
-    coalescer.close()
-    assert waiting.done()
-    coalescer.close()
-    with pytest.raises(BackendClosedError):
-        coalescer.submit(requests("b"), Asked())
+LONG_S = 3600.0
 
 
 def client(make: Make, **options: Any) -> CoalescingSmartClient:
@@ -201,6 +100,60 @@ def test_a_cancelled_task_leaves_the_others_alone(make: Make, fake: FakeProvider
 
     assert len(asyncio.run(main())) == 5
     assert "gone" not in fake.billed()
+
+
+def keepers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "embatch-piles"}
+
+
+def test_a_forced_lane_is_not_forced_upon_others(make: Make, fake: FakeProvider) -> None:
+    """Those who ask for jobs are combined among themselves, and so are those who ask for calls."""
+    coalescing = client(make, coalesce_window=400.0)
+
+    async def main() -> list[list[EmbeddingResult]]:
+        slow = (coalescing.embed_content([f"s{i}"], force_batch=True) for i in range(3))
+        fast = (coalescing.embed_content([f"f{i}"], force_individual=True) for i in range(3))
+        return await asyncio.gather(*slow, *fast)
+
+    found = asyncio.run(main())
+    assert [r[0].embedding for r in found] == [
+        vector(f"{name}{i}").tolist() for name in "sf" for i in range(3)
+    ]
+    assert [sorted(call) for call in fake.calls] == [["f0", "f1", "f2"]]
+    assert [sorted(job.texts) for job in fake.jobs.values()] == [["s0", "s1", "s2"]]
+
+
+def test_every_waiter_hears_of_a_failure(make: Make, fake: FakeProvider) -> None:
+    """What ends the run reaches each caller, as it is."""
+
+    def before_call(sent: Sequence[str]) -> None:
+        raise ProviderError(f"no key for {len(sent)}", kind=ErrorKind.AUTH)
+
+    fake.before_call = before_call
+    coalescing = client(make, coalesce_window=400.0)
+
+    async def main() -> list[Any]:
+        asked = (coalescing.embed_content([text]) for text in "ab")
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    for error in asyncio.run(main()):
+        assert isinstance(error, ProviderError)
+        assert "no key" in str(error)
+
+
+def test_closing_sends_what_waits_and_takes_nothing_more(make: Make, fake: FakeProvider) -> None:
+    """Nobody is left waiting, however long the window."""
+    coalescing = client(make, coalesce_window=LONG_S * 2000)
+    before = keepers()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(coalescing.embed_content_sync, ["a"])
+        while not keepers() - before:  # made under the lock under which the ask is let in
+            assert not waiting.done()
+        coalescing.close()
+        assert waiting.result(10)[0].embedding == vector("a").tolist()
+    coalescing.close()
+    with pytest.raises(BackendClosedError):
+        coalescing.embed_content_sync(["b"])
 
 
 def test_a_negative_window_is_refused(make: Make) -> None:
