@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tests.contract.server.gate import Gate, until, waiting
 from tests.doubles import FakeBackend, Faults
 from tests.tiny_bert import write_tiny_bert
 
 from embatch.frontends.server.settings import ApiKey, ServedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.contract.server.conftest import Serving
@@ -53,13 +53,6 @@ def asking(client: Any, text: str) -> threading.Thread:
     thread = threading.Thread(target=client.embeddings.create, kwargs={"model": "fake", "input": text})
     thread.start()
     return thread
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def vectors_of(answer: Any) -> Any:
@@ -199,15 +192,9 @@ def test_a_poisoned_text_fails_its_own_request_alone(serving: Serving) -> None:
     """The request is refused with the text's index, while one that shares its batch gets its vectors."""
     from openai import APIStatusError
 
-    go = threading.Event()
-    entered = threading.Event()
-
-    def hold(_: list[str]) -> None:
-        entered.set()
-        assert go.wait(10)
-
-    backend = FakeBackend(faults=Faults(raise_for=["poison"], before_embed=hold))
-    with serving(backend) as server, client_of(server) as client:
+    gate = Gate()
+    gate.backend.faults.raise_for = ["poison"]
+    with serving(gate.backend) as server, client_of(server) as client:
         answers: dict[str, Any] = {}
 
         def ask(name: str, texts: list[str]) -> None:
@@ -221,16 +208,17 @@ def test_a_poisoned_text_fails_its_own_request_alone(serving: Serving) -> None:
             for each in (("first", ["one"]), ("bad", ["two", "poison", "three"]), ("good", ["four", "five"]))
         ]
         threads[0].start()
-        assert entered.wait(10)
+        assert gate.entered.wait(10)
         for thread in threads[1:]:
             thread.start()
-        go.set()
+        until(lambda: waiting(server) == 5)
+        gate.open()
         for thread in threads:
             thread.join(10)
     assert (answers["bad"].status_code, answers["bad"].param) == (500, "input[1]")
     assert answers["bad"].code == "input_failed"
     np.testing.assert_array_equal(
-        vectors_of(answers["good"]), np.array([backend.vector("four"), backend.vector("five")])
+        vectors_of(answers["good"]), np.array([gate.backend.vector("four"), gate.backend.vector("five")])
     )
 
 
@@ -238,23 +226,15 @@ def test_a_full_queue_is_a_rate_limit_that_the_client_waits_out(serving: Serving
     """429 with Retry-After; a client with retries gets its answer once there is room."""
     from openai import RateLimitError
 
-    go, entered = threading.Event(), threading.Event()
-
-    def hold(_: list[str]) -> None:
-        entered.set()
-        assert go.wait(10)
-
-    backend = FakeBackend(faults=Faults(before_embed=hold))
-    with serving(backend, queue=2) as server, client_of(server, max_retries=2) as client:
+    gate = Gate()
+    with serving(gate.backend, queue=2) as server, client_of(server, max_retries=2) as client:
         threads = [asking(client, "computing")]
-        assert entered.wait(10)
+        assert gate.entered.wait(10)
         threads += [asking(client, "waiting"), asking(client, "waiting too")]
-        state = server.server.state
-        assert state is not None
-        until(lambda: sum(state.pool.open_models()["fake"].snapshot().waiting.values()) == 2)
+        until(lambda: waiting(server) == 2)
         with pytest.raises(RateLimitError) as caught:
             client.with_options(max_retries=0).embeddings.create(model="fake", input="one too many")
-        go.set()
+        gate.open()
         assert client.embeddings.create(model="fake", input="at last").data
         for thread in threads:
             thread.join(10)

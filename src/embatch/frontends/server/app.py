@@ -11,13 +11,17 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from starlette.datastructures import State
 from starlette.requests import ClientDisconnect
 from starlette.routing import Router
 
 from embatch.errors import EmbatchError
-from embatch.frontends.server import embeddings, model_routes, replies, tei
+from embatch.frontends.server import embeddings, health, metrics, model_routes, replies, tei
 from embatch.frontends.server.auth import KeyRing
 from embatch.frontends.server.board import Board
+from embatch.frontends.server.dashboard import routes as dashboard_routes
+from embatch.frontends.server.jobs import Jobs
+from embatch.frontends.server.jobs import routes as job_routes
 from embatch.frontends.server.pool import ModelPool
 from embatch.frontends.server.state import ServerState
 
@@ -57,7 +61,9 @@ def build_app(settings: ServeSettings, *, open_model: OpenModel | None = None) -
         most_open=settings.idle_models,
         drain_s=settings.drain_s,
     )
-    return App(ServerState(settings=settings, pool=pool, board=board, keys=KeyRing(settings.keys)))
+    state = ServerState(settings=settings, pool=pool, board=board, keys=KeyRing(settings.keys))
+    state.jobs = Jobs(settings, pool)
+    return App(state)
 
 
 class App:
@@ -68,17 +74,22 @@ class App:
     """
 
     def __init__(self, state: ServerState) -> None:
-        self.state = state
+        self._server = state
+        self.state = State({"server": state})
+        """As Starlette's applications have it: `app.state.server` is the ServerState."""
         # The routes on which every microsecond counts are found without a pattern.
-        self._hot = {embeddings.PATH: embeddings.Embeddings(state), tei.PATH: tei.Embed(state)}
-        self._router = Router(_routes(state), redirect_slashes=False, lifespan=self._lifespan)
+        self._hot: dict[str, Any] = {
+            embeddings.PATH: embeddings.Embeddings(state),
+            tei.PATH: tei.Embed(state),
+        }
+        self.router = Router(_routes(state), redirect_slashes=False, lifespan=self._lifespan)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, or live and end."""
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
         else:
-            await self._router(scope, receive, send)
+            await self.router(scope, receive, send)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         started = False
@@ -93,10 +104,10 @@ class App:
         permit = None
         try:
             if path.startswith(_WORK):
-                permit = scope["pass"] = self.state.keys.enter(scope["headers"])
+                permit = scope["pass"] = self._server.keys.enter(scope["headers"])
             elif path not in OPEN_PATHS and not path.startswith(_OPEN_PARTS):
-                self.state.keys.identify(scope["headers"])
-            handler = self._hot.get(path, self._router) if scope["method"] == "POST" else self._router
+                self._server.keys.identify(scope["headers"])
+            handler = self._hot.get(path, self.router) if scope["method"] == "POST" else self.router
             await handler(scope, receive, telling)
         except ClientDisconnect:
             return
@@ -112,7 +123,7 @@ class App:
 
     @asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[None]:  # noqa: ARG002  # the framework's parameter
-        state = self.state
+        state = self._server
         if state.jobs is not None:
             await state.jobs.start()
         preloading = asyncio.create_task(self._preload())
@@ -123,11 +134,13 @@ class App:
             preloading.cancel()
             if state.jobs is not None:
                 await state.jobs.stop()
+            if state.searching is not None:
+                await asyncio.to_thread(state.searching.close)
             await state.pool.close(state.settings.drain_s)
 
     async def _preload(self) -> None:
         """Open the first model; the server is ready when it is. One that cannot be opened is tried again."""
-        state = self.state
+        state = self._server
         pauses = iter(_AGAIN_S)
         pause = 0.0
         while state.settings.preload:
@@ -160,14 +173,6 @@ def _opener(settings: ServeSettings, board: Board) -> OpenModel:
 
 
 def _routes(state: ServerState) -> list[Any]:
-    """Every group's routes; those whose part is not there are left out."""
-    from importlib import import_module
-    from importlib.util import find_spec
-
-    found = [*embeddings.routes(state), *tei.routes(state), *model_routes.routes(state)]
-    for name in ("health", "metrics", "jobs.routes", "dashboard.routes"):
-        module = f"embatch.frontends.server.{name}"
-        parent = module.rpartition(".")[0]
-        if find_spec(parent) is not None and find_spec(module) is not None:
-            found += import_module(module).routes(state)
-    return found
+    """Every group's routes."""
+    groups = (embeddings, tei, model_routes, health, metrics, job_routes, dashboard_routes)
+    return [route for group in groups for route in group.routes(state)]

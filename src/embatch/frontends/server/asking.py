@@ -84,6 +84,7 @@ class Asking:
         name = self._state.pool.name_of(asked.model)
         key: Pass | None = scope.get("pass")
         if key is not None:
+            asked = replace(asked, ask=replace(asked.ask, payer=key.key.name))
             key.charge(wire.about_tokens(asked.ask.inputs))
         tokens = 0
         try:

@@ -66,7 +66,8 @@ class KeyRing:
         """
         if not self._keys:
             return None
-        return self._find(getattr(headers, "raw", headers))[0]
+        raw: RawHeaders = getattr(headers, "raw", headers)  # type: ignore[arg-type]  # a mapping has `raw`
+        return self._find(raw)[0]
 
     def enter(self, headers: RawHeaders) -> Pass | None:
         """Let a request in and count it; None where no key is needed. Whoever gets a pass leaves with it.

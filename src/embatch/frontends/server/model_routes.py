@@ -42,6 +42,7 @@ def described(state: ServerState, name: str) -> dict[str, Any]:
     served = state.pool.served(name)
     known = find(served.model)
     embedder = state.pool.open_models().get(name)
+    max_tokens: int | None
     if embedder is not None:
         spec = embedder.spec_for(None)
         full, dimensions, max_tokens = spec.model, embedder.dimensions, spec.max_tokens

@@ -56,7 +56,7 @@ def refusal(error: Exception, scope: Mapping[str, Any]) -> ApiError:
 
 def request_id(scope: Mapping[str, Any]) -> str:
     """The name of a request; empty if nobody gave it one."""
-    return str(scope.get("state", {}).get(REQUEST_ID, ""))
+    return str(scope.get(REQUEST_ID, ""))
 
 
 async def send_refusal(send: Any, error: ApiError) -> None:

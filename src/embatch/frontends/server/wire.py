@@ -16,7 +16,7 @@ from embatch.frontends.server.errors import ApiError
 from embatch.serving import Ask, Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from embatch.frontends.server.settings import ServeSettings
     from embatch.types import Overlong
@@ -142,7 +142,7 @@ def inputs_of(fields: Mapping[str, Any], name: str, settings: ServeSettings) -> 
     kind = type(given[0])
     if kind is not str and kind is not list:
         raise _wrong_type(f"{name}[0]", "a string or a list of token ids", given[0])
-    check = _check_text if kind is str else _check_ids
+    check: Callable[[Any, str, int, int], None] = _check_text if kind is str else _check_ids
     for place, value in enumerate(given):
         if type(value) is not kind:
             same = "a string" if kind is str else "a list of token ids"
