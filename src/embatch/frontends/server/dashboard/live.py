@@ -1,12 +1,13 @@
 """The live feed of a server: looks once a second while somebody watches, and tells all watchers the same.
 
 One look serves every listener; each is sent everything once and then what is new. It holds some minutes of what only
-looking shows (queues, memory); throughput and batches are the board's.
+looking shows (queues, memory); throughput and batches are the board's, whose sums are made in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ import psutil
 from embatch._version import __version__
 from embatch.frontends.opening import is_remote
 from embatch.frontends.server.dashboard import status
+from embatch.frontends.server.dashboard.job_list import JobList
 from embatch.frontends.server.dashboard.searching import index_name
+from embatch.frontends.server.dashboard.status import ModelSeen
 from embatch.frontends.server.errors import ApiError
 
 if TYPE_CHECKING:
@@ -30,10 +33,12 @@ LISTENERS = 32
 EVERY_S = 1.0
 KEPT = 300
 """Looks that are kept."""
-_LOOKED_AT_S = 120.0
+_WATCHED_S = 120.0
 """So long after the last page has gone, looking goes on: it may only be loading anew."""
 _NOTICES_S = 0.2
 """Draining is noticed within so long."""
+
+_log = logging.getLogger("embatch")
 
 
 class Live:
@@ -50,6 +55,7 @@ class Live:
         self._process = psutil.Process()
         self._memory_bytes = psutil.virtual_memory().total
         self._gauges: deque[status.Gauge] = deque(maxlen=KEPT)
+        self._jobs: JobList | None = None
         self._listeners = 0
         self._wanted_until = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -62,14 +68,14 @@ class Live:
         """Pages that listen now."""
         return self._listeners
 
-    def status(self, *, since: float = 0.0) -> dict[str, Any]:
+    async def status(self, *, since: float = 0.0) -> dict[str, Any]:
         """How the server stands.
 
         Args:
             since: leave out seconds, batches and looks up to this moment (seconds since the epoch).
         """
         self._keep_looking()
-        return self._status(since)
+        return self._shaped(await self._board(since), since)
 
     def listen(self) -> AsyncIterator[bytes]:
         """Messages of server-sent events: everything at once, then once a second what is new, until the server drains.
@@ -90,14 +96,14 @@ class Live:
     # --- inside -----------------------------------------------------------------------------------------------
 
     async def _events(self) -> AsyncIterator[bytes]:
-        if self._listeners >= LISTENERS:  # others began between the request and its first message
+        # Counted from the first message on: one that is never asked for would be counted for ever.
+        if self._listeners >= LISTENERS:
             yield b"event: full\ndata: {}\n\n"
             return
         self._listeners += 1
         try:
-            self._keep_looking()
             number = self._number
-            yield b"retry: 2000\n\n" + _event(self._status(0.0))
+            yield b"retry: 2000\n\n" + _event(await self.status())
             while not self._state.draining:
                 self._keep_looking()
                 looked = self._looked
@@ -108,44 +114,59 @@ class Live:
                 missed = self._number != number + 1
                 number = self._number
                 # Whoever took a message too slowly has missed one, and gets everything again.
-                yield _event(self._status(0.0)) if missed else self._message
+                yield _event(await self.status()) if missed else self._message
             yield b"event: end\ndata: {}\n\n"
         finally:
             self._listeners -= 1
 
     def _keep_looking(self) -> None:
-        self._wanted_until = time.monotonic() + _LOOKED_AT_S
+        self._wanted_until = time.monotonic() + _WATCHED_S
         if (self._task is None or self._task.done()) and not self._state.draining:
-            self._look()
             self._task = asyncio.get_running_loop().create_task(self._look_on(), name="embatch-dashboard")
 
     async def _look_on(self) -> None:
         """Look until nobody has watched for long, or the server drains."""
-        due = time.monotonic() + self._every_s
-        while time.monotonic() < self._wanted_until or self._listeners:
-            while not self._state.draining and (left_s := due - time.monotonic()) > 0:  # noqa: ASYNC110  # `draining` is a plain flag
-                await asyncio.sleep(min(left_s, _NOTICES_S))
+        due = time.monotonic()
+        while not self._state.draining and (time.monotonic() < self._wanted_until or self._listeners):
+            try:
+                await self._look()
+            except Exception:  # noqa: BLE001  # a page that cannot be drawn must not stop for ever
+                _log.exception("the dashboard could not be told how the server stands")
             due = max(due + self._every_s, time.monotonic())
-            self._look()
-            if self._state.draining:
-                return
+            await self._until(due)
+        self._wake()  # whoever listens sees that the server drains
 
-    def _look(self) -> None:
+    async def _until(self, due: float) -> None:
+        """Wait for a moment, but not beyond the beginning of draining."""
+        while not self._state.draining and (left_s := due - time.monotonic()) > 0:  # noqa: ASYNC110  # a plain flag
+            await asyncio.sleep(min(left_s, _NOTICES_S))
+
+    async def _look(self) -> None:
         """Look once, and wake everybody who listens."""
-        before = self._gauges[-1].at if self._gauges else 0.0
-        board = self._state.board.snapshot(since=before)
+        before = self._gauges[-1].at if self._gauges else time.time()
+        if self._state.jobs is not None:
+            self._jobs = self._jobs or JobList(self._state.jobs)
+            await self._jobs.look()
+        board = await self._board(before)
         rss_bytes = self._process.memory_info().rss
         gauge = status.gauge_of(self._models(), board["recent"], at=board["at"], rss_bytes=rss_bytes)
         self._gauges.append(gauge)
         self._message = _event(self._shaped(board, before)) if self._listeners else b""
+        self._wake()
+
+    def _wake(self) -> None:
         self._number += 1
         self._looked.set()
         self._looked = asyncio.Event()
 
-    def _models(self) -> list[status.ModelSeen]:
+    async def _board(self, since: float) -> dict[str, Any]:
+        # Some milliseconds for five busy minutes, in which the loop has requests to answer.
+        return await asyncio.to_thread(self._state.board.snapshot, since=since)
+
+    def _models(self) -> list[ModelSeen]:
         opened = self._state.pool.open_models()
         return [
-            status.ModelSeen(
+            ModelSeen(
                 name=served.name,
                 model=served.model,
                 provider=is_remote(served.model),
@@ -153,9 +174,6 @@ class Live:
             )
             for served in self._state.settings.models
         ]
-
-    def _status(self, since: float) -> dict[str, Any]:
-        return self._shaped(self._state.board.snapshot(since=since), since)
 
     def _shaped(self, board: dict[str, Any], since: float) -> dict[str, Any]:
         state, models, now = self._state, self._models(), board["at"]
@@ -174,29 +192,13 @@ class Live:
             "recent": board["recent"],
             "latency_ms": status.latency_of(board["recent"], board["priorities"]),
             "memory": {"rss_bytes": self._process.memory_info().rss, "machine_bytes": self._memory_bytes},
-            "jobs": None if state.jobs is None else _jobs(state.jobs),
-            "money": self._money(models),
+            "jobs": None if self._jobs is None else self._jobs.told(),
+            "money": status.money_of(models, limit_per_day=state.settings.dollars_per_day),
             "index": None if state.settings.index is None else index_name(state.settings.index),
             "seconds": status.second_columns(board["seconds"]),
             "batches": status.batch_columns(board["batches"]),
             "gauges": status.gauge_columns(self._gauges, since=since),
         }
-
-    def _money(self, models: list[status.ModelSeen]) -> dict[str, Any] | None:
-        """Dollars of providers' models; None where none is served."""
-        if not any(model.provider for model in models):
-            return None
-        opened = [model.snapshot for model in models if model.provider and model.snapshot is not None]
-        return {
-            "dollars": sum(snapshot.dollars for snapshot in opened),
-            "limit_per_day": self._state.settings.dollars_per_day,
-            "calls": sum(snapshot.batches for snapshot in opened),
-            "texts_under_way": sum(snapshot.running for snapshot in opened),
-        }
-
-
-def _jobs(jobs: Any) -> dict[str, Any]:
-    return {"counts": dict(jobs.counts()), "recent": []}
 
 
 def _event(data: dict[str, Any]) -> bytes:

@@ -59,7 +59,7 @@ def routes(state: ServerState) -> list[Route]:
     async def once(request: Request) -> Response:
         state.keys.identify(request.headers)
         since = _since(request.query_params.get("since", "0"))
-        body = orjson.dumps(live.status(since=since), option=orjson.OPT_NON_STR_KEYS)
+        body = orjson.dumps(await live.status(since=since), option=orjson.OPT_NON_STR_KEYS)
         return Response(body, media_type="application/json", headers={"Cache-Control": "no-store", **SAFE})
 
     async def stream(request: Request) -> Response:

@@ -14,6 +14,9 @@ from starlette.routing import Route
 
 from embatch.frontends.server.dashboard.searching import Question, Searching, index_name
 from embatch.frontends.server.errors import ApiError
+from embatch.frontends.server.transport.body import read_body
+from embatch.frontends.server.transport.gone import unless_gone
+from embatch.frontends.server.wire import about_tokens
 from embatch.search.searching import Mode
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from embatch.chunks import Hit
+    from embatch.frontends.server.auth import Pass
     from embatch.frontends.server.state import ServerState
 
 MOST_HITS = 100
@@ -38,7 +42,9 @@ def routes(state: ServerState) -> list[Route]:
     """The route of search; without an index it says so."""
 
     async def search(request: Request) -> Response:
-        state.keys.identify(request.headers)
+        key: Pass | None = request.scope.get("pass")
+        if key is None:  # let in by nobody yet
+            state.keys.identify(request.headers)
         if state.settings.index is None:
             raise ApiError(
                 404,
@@ -51,7 +57,9 @@ def routes(state: ServerState) -> list[Route]:
         if state.searching is None:
             state.searching = Searching(state.settings, state.pool)
         begun = time.perf_counter()
-        hits = await state.searching.ask(question)
+        if key is not None and question.mode != "text":
+            key.charge(about_tokens((question.text,)))
+        hits = await unless_gone(request, state.searching.ask(question))
         answer = {
             "object": "list",
             "query": question.text,
@@ -85,7 +93,7 @@ def question_of(asked: Mapping[str, Any]) -> Question:
         if name not in _FILTERS:
             raise _bad(f"There is no filter {name!r}; filters are path, language and kind.", "filters")
     path, language, kind = (_texts(name, asked.get(name, filters.get(name))) for name in _FILTERS)
-    mode = asked.get("mode") or "hybrid"
+    mode: Mode = asked.get("mode") or "hybrid"
     if mode not in get_args(Mode):
         raise _bad(f"mode must be one of hybrid, vector and text, not {mode!r}.", "mode")
     return Question(text=_text(asked), k=_k(asked), mode=mode, path=path, language=language, kind=kind)
@@ -133,8 +141,6 @@ async def _asked(request: Request, state: ServerState) -> dict[str, Any]:
                     int(asked[name]) if len(asked[name]) < 10 and asked[name].isdecimal() else asked[name]
                 )
         return asked
-    from embatch.frontends.server.transport.body import read_body
-
     most_bytes = min(_BODY_BYTES, state.settings.body_bytes)
     body = await read_body(request, most_bytes=most_bytes, pause_s=state.settings.body_s)
     try:

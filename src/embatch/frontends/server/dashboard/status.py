@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from embatch.serving import Snapshot
+    from embatch.storage.served_jobs import ServedJob
 
 MOST_BATCHES = 160
 """Batches in one message; of more, evenly chosen ones."""
@@ -128,6 +129,20 @@ def model_row(seen: ModelSeen) -> dict[str, Any]:
     }
 
 
+def job_row(job: ServedJob) -> dict[str, Any]:
+    """A batch job, as the page lists it."""
+    return {
+        "id": job.id,
+        "status": job.status,
+        "model": job.model or "",
+        "total": job.total,
+        "done": job.done.completed + job.done.failed,
+        "failed": job.done.failed,
+        "created": job.created,
+        "ended": job.ended is not None,
+    }
+
+
 def queue_of(models: Iterable[ModelSeen]) -> dict[str, int]:
     """All queues together."""
     open_ones = [model.snapshot for model in models if model.snapshot is not None]
@@ -137,6 +152,21 @@ def queue_of(models: Iterable[ModelSeen]) -> dict[str, int]:
         "tokens": sum(each.waiting_tokens for each in open_ones),
         "running": sum(each.running for each in open_ones),
         "room": sum(each.room for each in open_ones),
+    }
+
+
+def money_of(models: Iterable[ModelSeen], *, limit_per_day: float | None) -> dict[str, Any] | None:
+    """Lanes and dollars of providers' models; None where none is served."""
+    behind = [model for model in models if model.provider]
+    if not behind:
+        return None
+    open_ones = [model.snapshot for model in behind if model.snapshot is not None]
+    return {
+        "dollars": sum(each.dollars for each in open_ones),
+        "limit_per_day": limit_per_day,
+        "calls": sum(each.batches for each in open_ones),
+        "texts_under_way": sum(each.running for each in open_ones),
+        "senders": sum(each.streams for each in open_ones),
     }
 
 

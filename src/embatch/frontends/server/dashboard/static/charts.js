@@ -13,7 +13,7 @@ function axes(bottom, left) {
   const ink = { stroke: colour("ink-3"), font: FONT, ticks: { show: false } };
   const grid = { stroke: colour("line"), width: 1 };
   return [
-    { ...ink, size: 22, gap: 4, grid: { show: false }, ...bottom },
+    { ...ink, size: 24, gap: 7, grid: { show: false }, ...bottom },
     { ...ink, size: 44, gap: 6, grid, values: (_, splits) => splits.map(tick), ...left },
   ];
 }
@@ -102,7 +102,7 @@ class Chart {
       {
         width: Math.max(40, width),
         height: Math.max(40, height),
-        padding: [8, 10, 0, 0],
+        padding: [8, 16, 0, 0],
         legend: { show: false },
         cursor: { show: false },
         ...this.options(),

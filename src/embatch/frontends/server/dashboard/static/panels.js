@@ -58,10 +58,19 @@ export function draw(store, span) {
   drawLatency(store, span, last);
   drawShapes(store, span, ago);
   drawTuner(store, span, last);
-  drawMemory(store, span, ago, last);
+  drawMemory(store, span, last);
   drawModels(last.models);
   drawMoney(last);
   drawJobs(last.jobs);
+  arrange(Boolean(last.money), Boolean(last.jobs));
+}
+
+// Cards that are there fill the rows.
+function arrange(money, jobs) {
+  element("lanes-card").classList.toggle("wide", money && !jobs);
+  element("jobs-card").classList.toggle("wide", jobs && !money);
+  element("models-card").classList.toggle("wide", !money && !jobs);
+  element("models-card").classList.toggle("full", money || jobs);
 }
 
 function drawFigures(last, store) {
@@ -112,7 +121,10 @@ function drawLatency(store, span, last) {
   const said = all.count ? `Half within ${words.milliseconds(all.p50)} ms, 99 of 100 within ${words.milliseconds(all.p99)} ms` : "No requests in the last minute";
   charts.latency.show(shown, said, span);
   const rows = [];
-  for (const [name, times] of Object.entries(last.latency_ms)) {
+  const { all: everything, ...parts } = last.latency_ms;
+  const shownParts = Object.keys(parts).length ? { interactive: parts.interactive, batch: parts.batch } : { all: everything };
+  for (const [name, times] of Object.entries(shownParts)) {
+    if (!times) continue;
     const of = name === "all" ? "" : `, ${name}`;
     rows.push([`whole${of}`, times.total], [`waiting${of}`, times.wait]);
   }
@@ -120,14 +132,17 @@ function drawLatency(store, span, last) {
 }
 
 function drawShapes(store, span, ago) {
-  const batches = store.batchesWithin(span).filter((each) => each.items > 0 && each.longest > 0).sort((x, y) => x.items - y.items);
+  const batches = store.batchesWithin(span)
+    .filter((each) => each.items > 0 && each.longest > 0)
+    .map((each) => ({ ...each, x: each.items * 2 ** (0.22 * ((each.at * 997) % 1)) })) // side by side, not in a pile
+    .sort((one, other) => one.x - other.x);
   const data = [[], [], [], []];
   let padded = 0;
   let real = 0;
   for (const each of batches) {
     const padding = each.padded_tokens ? 1 - each.tokens / each.padded_tokens : 0;
     const kind = padding < 0.1 ? 1 : padding <= 0.3 ? 2 : 3;
-    data[0].push(each.items);
+    data[0].push(each.x);
     for (const at of [1, 2, 3]) data[at].push(at === kind ? each.longest : null);
     padded += each.padded_tokens;
     real += each.tokens;
@@ -146,44 +161,34 @@ function drawTuner(store, span, last) {
   const data = store.looks(["budget"], span);
   const said = first ? `${words.number(first.budget)} tokens, ${first.settled ? "settled" : "still searching"}` : "No budget in use";
   charts.budget.show(first ? data : null, said, span);
-  const full = batches.filter((each) => each.fresh && each.seconds > 0 && each.padded_tokens >= each.budget / 2);
-  drawSpeed(full, batches.length);
+  drawSpeed(batches.filter((each) => each.fresh && each.seconds > 0 && each.padded_tokens > 0));
 }
 
-function drawSpeed(full, seen) {
-  const byBudget = new Map();
-  for (const each of full) {
-    if (!byBudget.has(each.budget)) byBudget.set(each.budget, []);
-    byBudget.get(each.budget).push(each.tokens / each.seconds);
+// Each batch at its size, and the median of those of about the same size: half an octave.
+function drawSpeed(batches) {
+  const bySize = new Map();
+  for (const each of batches) {
+    const size = Math.round(2 * Math.log2(each.padded_tokens));
+    if (!bySize.has(size)) bySize.set(size, []);
+    bySize.get(size).push(each.tokens / each.seconds);
   }
-  const data = [[], [], []];
-  const medians = [];
-  for (const budget of [...byBudget.keys()].sort((x, y) => x - y)) {
-    const speeds = byBudget.get(budget).sort((x, y) => x - y);
-    const middle = speeds[Math.floor(speeds.length / 2)];
-    medians.push([budget, middle]);
-    for (const speed of speeds) {
-      data[0].push(budget);
-      data[1].push(speed);
-      data[2].push(null);
-    }
-    data[0].push(budget);
-    data[1].push(null);
-    data[2].push(middle);
-  }
-  const best = medians.reduce((most, each) => (most === null || each[1] > most[1] ? each : most), null);
+  const points = batches.map((each) => [each.padded_tokens, each.tokens / each.seconds, null]);
+  const medians = [...bySize].filter(([, speeds]) => speeds.length > 2).map(([size, speeds]) => [2 ** (size / 2), null, median(speeds)]);
+  const sorted = [...points, ...medians].sort((x, y) => x[0] - y[0]);
+  const best = medians.reduce((most, each) => (most === null || each[2] > most[2] ? each : most), null);
   const said = best
-    ? `Fastest at ${words.number(best[0])} tokens a batch: ${words.short(best[1])} tokens/s on one stream`
-    : seen ? "Batches are not full: no say about budgets" : "No batches to learn from";
-  charts.speed.show(best ? data : null, said);
+    ? `Fastest around ${words.number(Math.round(best[0]))} tokens a batch: ${words.short(best[2])} tokens/s on one stream`
+    : "Too few batches to learn from";
+  charts.speed.show(points.length ? [0, 1, 2].map((at) => sorted.map((each) => each[at])) : null, said);
 }
 
-function drawMemory(store, span, ago, last) {
+function drawMemory(store, span, last) {
   const data = store.looks(["rss_bytes"], span);
   const megabytes = [data[0], data[1].map((value) => (value === null ? null : value / 1e6))];
   const seen = megabytes[1].filter((value) => value !== null);
-  const grown = seen.length > 1 ? seen[seen.length - 1] - seen[0] : 0;
-  const said = `${words.bytes(last.memory.rss_bytes)}, ${grown >= 0 ? "+" : "−"}${words.number(Math.abs(Math.round(grown)))} MB in ${ago}`;
+  const grown = seen.length > 1 ? Math.round(seen[seen.length - 1] - seen[0]) : 0;
+  const over = seen.length > 1 ? `, ${grown < 0 ? "−" : "+"}${words.number(Math.abs(grown))} MB in ${words.duration(-data[0][0])}` : "";
+  const said = `${words.bytes(last.memory.rss_bytes)}${over}`;
   charts.memory.show(megabytes, said, span);
 }
 
@@ -203,8 +208,9 @@ function drawMoney(last) {
   element("lanes-card").hidden = !money;
   if (!money) return;
   const entries = [
-    ["Calls and jobs so far", words.number(money.calls)],
+    ["Calls so far", words.number(money.calls)],
     ["Texts in calls under way", words.number(money.texts_under_way)],
+    ["Calls at once, at most", words.number(money.senders)],
     ["Spent since the start", words.dollars(money.dollars)],
   ];
   if (money.today !== undefined && money.today !== null) entries.push(["Spent today", words.dollars(money.today)]);
@@ -219,11 +225,8 @@ function drawMoney(last) {
 
 function drawJobs(jobs) {
   const list = element("jobs");
-  if (!jobs) {
-    say("jobs-said", "Batch jobs are not served.");
-    list.replaceChildren();
-    return;
-  }
+  element("jobs-card").hidden = !jobs;
+  if (!jobs) return;
   const counts = Object.entries(jobs.counts).filter(([, n]) => n);
   say("jobs-said", counts.length ? counts.map(([what, n]) => `${words.number(n)} ${what.replaceAll("_", " ")}`).join(", ") : "No jobs yet");
   list.replaceChildren(...jobs.recent.map((job) => {
@@ -246,6 +249,11 @@ function row(name, cells) {
   head.scope = "row";
   made.append(head, ...cells.map((cell) => make("td", cell)));
   return made;
+}
+
+function median(values) {
+  const sorted = [...values].sort((x, y) => x - y);
+  return sorted[Math.floor(sorted.length / 2)];
 }
 
 function mean(values) {

@@ -25,6 +25,9 @@ export function setUp(needKey) {
   element("query").addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown" && focusHit(0)) event.preventDefault();
   });
+  element("query").addEventListener("input", () => {
+    if (element("query").value === "") clear();
+  });
   element("hits").addEventListener("keydown", move);
 }
 
@@ -47,6 +50,12 @@ export function served(index) {
     element("query-label").textContent = `Search ${index}`;
     element("main").insertBefore(element("search-section"), element("live"));
   }
+}
+
+function clear() {
+  if (asking) asking.abort();
+  element("found").textContent = "";
+  element("hits").replaceChildren();
 }
 
 async function ask(needKey) {
@@ -111,16 +120,25 @@ function hit(place, at) {
   const lines = place.start_line === place.end_line ? `${place.start_line}` : `${place.start_line}–${place.end_line}`;
   const head = make("h3");
   head.id = `hit-${at}`;
-  head.append(make("span", "path", place.path), make("span", "lines", `:${lines}`));
+  const where = make("span", "path", place.path);
+  where.append(make("span", "lines", `:${lines}`));
+  head.append(where);
   if (place.symbol) head.append(make("span", "symbol", place.symbol));
   const facts = make("p", "facts", `${place.language} ${place.kind}, score ${place.score.toFixed(3)}`);
   entry.setAttribute("aria-labelledby", head.id);
-  const trimmed = place.text.replace(/^(?:[ \t]*\r?\n)+/, "").trimEnd();
-  const all = trimmed.split("\n");
+  const all = linesOf(place.text);
   const text = make("pre", "text", all.slice(0, LINES).join("\n"));
   entry.append(head, facts, text);
   if (all.length > LINES) entry.append(more(text, all, place.path));
   return entry;
+}
+
+// Without empty lines around it, and without the indentation that all lines have.
+function linesOf(text) {
+  const lines = text.replace(/^(?:[ \t]*\r?\n)+/, "").trimEnd().split(/\r?\n/);
+  const indents = lines.filter((line) => line.trim()).map((line) => line.match(/^[ \t]*/)[0].length);
+  const least = indents.length ? Math.min(...indents) : 0;
+  return lines.map((line) => line.slice(least));
 }
 
 function more(text, all, path) {
