@@ -1,0 +1,296 @@
+"""Pictures over time: the time line, throughput, results and money, latency.
+
+Text that comes from users is escaped, since Plotly reads some HTML in labels.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+from embatch.frontends.report.plotting import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    VIOLET,
+    Plot,
+    axis,
+    figure_of,
+    graph_objects,
+    right_axis,
+    sampled,
+    time_unit,
+)
+from embatch.frontends.report.wording import short
+from embatch.frontends.view import dollars, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embatch.frontends.report.figures import Figures, Span, SpanKind
+
+_COLOURS: dict[SpanKind, str] = {
+    "reading": GREY,
+    "writing": "#a8a29e",
+    "batch": BLUE,
+    "retry": ORANGE,
+    "failed": RED,
+    "call": BLUE,
+    "refused": ORANGE,
+    "call failed": RED,
+    "queued": "#a5b4fc",
+    "job": VIOLET,
+    "job failed": RED,
+    "wait": "#eab308",
+}
+_NAMES: dict[SpanKind, str] = {
+    "reading": "reading and tokenising",
+    "writing": "writing",
+    "batch": "batch",
+    "retry": "batch, computed again",
+    "failed": "batch that failed",
+    "call": "call",
+    "refused": "call refused for a quota",
+    "call failed": "call that failed",
+    "queued": "job submitted",
+    "job": "job under way",
+    "job failed": "job that failed",
+    "wait": "waiting, nothing under way",
+}
+_SCALE = [[0.0, "#22b8cf"], [0.5, "#6366f1"], [1.0, "#ec4899"]]
+_NARROW = 12  # rows of bars that fit without making the picture taller
+
+
+def timeline_plot(figures: Figures) -> Plot | None:
+    """Streams, calls, jobs and waits as bars."""
+    line = figures.timeline
+    if not line.spans:
+        return None
+    size, unit = time_unit(figures.seconds)
+    kinds: dict[SpanKind, list[Span]] = {}
+    for span in line.spans:
+        kinds.setdefault(span.kind, []).append(span)
+    traces = [_bars(kind, spans, size) for kind, spans in kinds.items()]
+    labels, places = _row_labels(line.rows)
+    height = 150 + 34 * min(len(line.rows), _NARROW) + 7 * max(0, len(line.rows) - _NARROW)
+    figure = figure_of(
+        traces,
+        height=height,
+        barmode="overlay",
+        bargap=0.18,
+        xaxis=axis(f"{unit} since the start", rangemode="tozero"),
+        yaxis={
+            "tickvals": places,
+            "ticktext": labels,
+            "range": [len(line.rows) - 0.4, -0.6],
+            "automargin": True,
+            "zeroline": False,
+            "showgrid": False,
+        },
+        hovermode="closest",
+    )
+    names = ", ".join(_NAMES[kind] for kind in kinds)
+    return Plot(
+        name="timeline",
+        title="What happened when",
+        summary=f"Bars over {duration(figures.seconds)}, in {len(line.rows)} rows: {names}.",
+        figure=figure,
+        columns=("row", "what", "from", "to", f"{figures.noun}s", "tokens", "note"),
+        rows=sampled([_span_row(line.rows, span) for span in line.spans]),
+    )
+
+
+def _row_labels(rows: Sequence[str]) -> tuple[list[str], list[float]]:
+    """Names of the rows where they have room; rows that share a first word get one in their middle otherwise."""
+    if len(rows) <= _NARROW:
+        return [html.escape(row) for row in rows], [float(i) for i in range(len(rows))]
+    groups: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(row.split()[0] if row[-1:].isdigit() else row, []).append(i)
+    labels = [
+        html.escape(name if len(at) == 1 else f"{len(at)} × {name.rstrip('s')}")
+        for name, at in groups.items()
+    ]
+    return labels, [sum(at) / len(at) for at in groups.values()]
+
+
+def _bars(kind: SpanKind, spans: Sequence[Span], size: float) -> Any:
+    marker: dict[str, Any] = {"color": _COLOURS[kind], "line": {"width": 0}}
+    if kind == "batch" and len({span.longest for span in spans}) > 1:
+        marker = {
+            "color": [max(1, span.longest) for span in spans],
+            "colorscale": _SCALE,
+            "showscale": True,
+            "line": {"width": 0},
+            "colorbar": {
+                "title": {"text": "longest text, tokens", "side": "top"},
+                "orientation": "h",
+                "y": -0.28,
+                "yanchor": "top",
+                "len": 0.5,
+                "x": 1.0,
+                "xanchor": "right",
+                "thickness": 8,
+            },
+        }
+    return graph_objects().Bar(
+        name=_NAMES[kind],
+        orientation="h",
+        base=[span.start / size for span in spans],
+        x=[max(0.0, span.end - span.start) / size for span in spans],
+        y=[span.row for span in spans],
+        marker=marker,
+        hovertext=[_hover(span) for span in spans],
+        hoverinfo="text",
+        showlegend=True,
+    )
+
+
+def _hover(span: Span) -> str:
+    parts = [
+        f"{span.count:,} × {_NAMES[span.kind]}" if span.count > 1 else _NAMES[span.kind],
+        f"{duration(span.start)} – {duration(span.end)}",
+        f"{span.items:,} items, {span.tokens:,} tokens" if span.items else "",
+        f"longest {span.longest:,} tokens" if span.longest else "",
+        f"budget {span.budget:,} tokens" if span.budget else "",
+        html.escape(span.note),
+    ]
+    return "<br>".join(part for part in parts if part)
+
+
+def _span_row(rows: Sequence[str], span: Span) -> tuple[str, ...]:
+    what = f"{span.count:,} × {_NAMES[span.kind]}" if span.count > 1 else _NAMES[span.kind]
+    figures = (f"{span.items:,}" if span.items else "", f"{span.tokens:,}" if span.tokens else "")
+    return (rows[span.row], what, duration(span.start), duration(span.end), *figures, span.note)
+
+
+def throughput_plot(figures: Figures) -> Plot | None:
+    """Tokens and items a second."""
+    if not figures.bins:
+        return None
+    go = graph_objects()
+    size, unit = time_unit(figures.seconds)
+    middle = [(one.start + one.end) / 2 / size for one in figures.bins]
+    tokens = go.Scatter(
+        name="tokens a second",
+        x=middle,
+        y=[one.tokens_per_s for one in figures.bins],
+        mode="lines",
+        line={"color": BLUE, "width": 2, "shape": "hvh"},
+        fill="tozeroy",
+        fillcolor="rgba(59,130,246,0.18)",
+    )
+    items = go.Scatter(
+        name=f"{figures.noun}s a second",
+        x=middle,
+        y=[one.items_per_s for one in figures.bins],
+        mode="lines",
+        line={"color": ORANGE, "width": 1.5, "shape": "hvh"},
+        yaxis="y2",
+    )
+    best = max(one.tokens_per_s for one in figures.bins)
+    return Plot(
+        name="throughput",
+        title="Throughput",
+        summary=f"Tokens and {figures.noun}s a second over time; at most {short(best)} tokens a second.",
+        figure=figure_of(
+            [tokens, items],
+            xaxis=axis(f"{unit} since the start", rangemode="tozero"),
+            yaxis={"title": {"text": "tokens/s"}, "rangemode": "tozero", "automargin": True},
+            yaxis2=right_axis(f"{figures.noun}s/s", rangemode="tozero"),
+            hovermode="x unified",
+        ),
+        columns=("from", "to", "tokens/s", f"{figures.noun}s/s"),
+        rows=sampled(
+            [
+                (duration(b.start), duration(b.end), f"{b.tokens_per_s:,.0f}", f"{b.items_per_s:,.1f}")
+                for b in figures.bins
+            ]
+        ),
+    )
+
+
+def done_plot(figures: Figures) -> Plot | None:
+    """Items with a result, and dollars, over time."""
+    if not figures.done:
+        return None
+    go = graph_objects()
+    size, unit = time_unit(figures.seconds)
+    at = [one.at / size for one in figures.done]
+    items = go.Scatter(
+        name=f"{figures.noun}s with a result",
+        x=at,
+        y=[one.items for one in figures.done],
+        mode="lines",
+        line={"color": VIOLET, "width": 2, "shape": "hv"},
+    )
+    paid = go.Scatter(
+        name="dollars",
+        x=at,
+        y=[one.dollars for one in figures.done],
+        mode="lines",
+        line={"color": GREEN, "width": 1.5, "shape": "hv", "dash": "dot"},
+        yaxis="y2",
+    )
+    last = figures.done[-1]
+    return Plot(
+        name="done",
+        title="Results and money",
+        summary=f"{last.items:,} {figures.noun}s had a result after {duration(last.at)}, for {dollars(last.dollars)}.",
+        figure=figure_of(
+            [items, paid],
+            xaxis=axis(f"{unit} since the start", rangemode="tozero"),
+            yaxis={"title": {"text": f"{figures.noun}s"}, "rangemode": "tozero", "automargin": True},
+            yaxis2=right_axis("dollars", rangemode="tozero"),
+            hovermode="x unified",
+        ),
+        columns=("after", f"{figures.noun}s", "dollars"),
+        rows=sampled([(duration(d.at), f"{d.items:,}", dollars(d.dollars)) for d in figures.done]),
+    )
+
+
+def latency_plot(figures: Figures) -> Plot | None:
+    """How long requests took, over time."""
+    if not figures.latencies:
+        return None
+    go = graph_objects()
+    size, unit = time_unit(figures.seconds)
+    at = [(one.start + one.end) / 2 / size for one in figures.latencies]
+    lines = (("p50", BLUE, "p50_s"), ("p95", ORANGE, "p95_s"), ("p99", RED, "p99_s"))
+    traces = [
+        go.Scatter(
+            name=name,
+            x=at,
+            y=[getattr(one, field) * 1000 for one in figures.latencies],
+            mode="lines+markers",
+            marker={"size": 4},
+            line={"color": colour, "width": 2},
+        )
+        for name, colour, field in lines
+    ]
+    worst = max(one.p99_s for one in figures.latencies)
+    return Plot(
+        name="latency",
+        title="Latency of requests",
+        summary=f"Half, 95 % and 99 % of the requests were answered within so long; p99 at most {worst * 1000:,.0f} ms.",
+        figure=figure_of(
+            traces,
+            xaxis=axis(f"{unit} since the start", rangemode="tozero"),
+            yaxis={"title": {"text": "milliseconds"}, "type": "log", "automargin": True},
+            hovermode="x unified",
+        ),
+        columns=("from", "requests", "p50, ms", "p95, ms", "p99, ms", "not answered"),
+        rows=tuple(
+            (
+                duration(one.start),
+                f"{one.asks:,}",
+                f"{one.p50_s * 1000:,.1f}",
+                f"{one.p95_s * 1000:,.1f}",
+                f"{one.p99_s * 1000:,.1f}",
+                f"{one.refused:,}",
+            )
+            for one in figures.latencies
+        ),
+    )
