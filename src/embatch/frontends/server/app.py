@@ -22,16 +22,15 @@ from embatch.frontends.server.board import Board
 from embatch.frontends.server.dashboard import routes as dashboard_routes
 from embatch.frontends.server.jobs import Jobs
 from embatch.frontends.server.jobs import routes as job_routes
+from embatch.frontends.server.opening import open_purse, opener
 from embatch.frontends.server.pool import ModelPool
 from embatch.frontends.server.state import ServerState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
-    from embatch.frontends.async_embedder import AsyncEmbedder
-    from embatch.frontends.server.settings import ServedModel, ServeSettings
-
-    OpenModel = Callable[[ServedModel], AsyncEmbedder]
+    from embatch.frontends.server.opening import OpenModel
+    from embatch.frontends.server.settings import ServeSettings
 
 OPEN_PATHS = frozenset({"/health", "/ready", "/", "/dashboard"})
 """What may be asked without a key: how it is, and a page without data, which asks people for their key."""
@@ -53,17 +52,21 @@ def build_app(settings: ServeSettings, *, open_model: OpenModel | None = None) -
     Args:
         settings: all of its choices.
         open_model: opens a model; called in a thread. An `AsyncEmbedder` by the settings unless given.
+
+    Raises:
+        OutputError: what may be spent in a day is bounded, and what was spent cannot be written down.
     """
     board = Board()
+    purse = open_purse(settings)
     pool = ModelPool(
         settings.models,
-        open_model or _opener(settings, board),
+        open_model or opener(settings, board, purse),
         most_open=settings.idle_models,
         drain_s=settings.drain_s,
     )
-    state = ServerState(settings=settings, pool=pool, board=board, keys=KeyRing(settings.keys))
-    state.jobs = Jobs(settings, pool)
-    return App(state)
+    keys = KeyRing(settings.keys)
+    jobs = Jobs(settings, pool)
+    return App(ServerState(settings=settings, pool=pool, board=board, keys=keys, jobs=jobs, purse=purse))
 
 
 class App:
@@ -112,9 +115,9 @@ class App:
         except ClientDisconnect:
             return
         except Exception as error:
-            refusal = replies.refusal(error, scope)
-            if started:  # too late for another answer: cutting it off is the only way to say so
+            if started:  # too late for another answer: the transport cuts it off, and logs why
                 raise
+            refusal = replies.refusal(error, scope)
             refuse = tei.send_refusal if path in tei.PATHS else replies.send_refusal
             await refuse(send, refusal)
         finally:
@@ -137,6 +140,8 @@ class App:
             if state.searching is not None:
                 await asyncio.to_thread(state.searching.close)
             await state.pool.close(state.settings.drain_s)
+            if state.purse is not None:
+                state.purse.close()
 
     async def _preload(self) -> None:
         """Open the first model; the server is ready when it is. One that cannot be opened is tried again."""
@@ -154,22 +159,6 @@ class App:
             else:
                 break
         state.ready = True
-
-
-def _opener(settings: ServeSettings, board: Board) -> OpenModel:
-    from embatch.frontends.async_embedder import AsyncEmbedder
-
-    def open_model(served: ServedModel) -> AsyncEmbedder:
-        return AsyncEmbedder(
-            served.model,
-            queue=settings.queue,
-            batch_share=settings.batch_share,
-            timeout_s=settings.timeout_s,
-            observer=board.named(served.name),
-            **served.options,
-        )
-
-    return open_model
 
 
 def _routes(state: ServerState) -> list[Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from embatch.frontends.server.jobs import Jobs
     from embatch.frontends.server.pool import ModelPool
     from embatch.frontends.server.settings import ServeSettings
+    from embatch.storage.spending import Purse
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class ServerState:
     keys: KeyRing
     jobs: Jobs | None = None
     """Files and batch jobs; None where they are not served."""
+    purse: Purse | None = None
+    """What providers may be paid in a day, and were; None where no provider's model is served."""
     searching: Any = None
     """What `/v1/search` asks; None without an index. Made, used and closed by the routes of the dashboard."""
     started_at: float = field(default_factory=time)
