@@ -19,10 +19,15 @@ $(VENV)/.test: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,torch,int8,gemini,openai,emulator,search,pdf,pgvector,serve,report,map,otel]"
 	touch $@
 
+$(VENV)/.node: tests/node/package.json  ## OpenAI's JavaScript client, where there is npm; its test is skipped otherwise
+	mkdir -p $(VENV)
+	! command -v npm > /dev/null || npm install --silent --no-package-lock --no-audit --no-fund --prefix tests/node
+	touch $@
+
 demo: $(VENV)/.core  ## set up, fetch the default model, embed real documents, answer three queries
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.test  ## every test, the real model and killed processes included
+test: $(VENV)/.test $(VENV)/.node  ## every test, the real model and killed processes included
 	$(BIN)/embatch models fetch minilm
 	$(BIN)/python -m pytest
 
