@@ -126,9 +126,8 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's typ
         self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
-        except (
-            httptools.HttpParserUpgrade
-        ):  # its request is answered like any other; what follows is not HTTP
+        except httptools.HttpParserUpgrade:
+            # Its request is answered like any other; what follows is not HTTP.
             self.cycle.keep_alive = False
             self._deaf = True
             return
