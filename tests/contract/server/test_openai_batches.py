@@ -77,6 +77,13 @@ def ended(client: Any, name: str) -> Any:
         time.sleep(0.005)
 
 
+def uploads_left(server: BackgroundServer) -> list[Path]:
+    state = server.server.state
+    assert state is not None
+    assert state.jobs is not None
+    return list((state.jobs.folder / "parts").glob("*.upload"))
+
+
 def form(server: BackgroundServer, body: bytes, kind: str = "multipart/form-data; boundary=XX") -> Reply:
     return ask(server, "POST", "/v1/files", body, {"Content-Type": kind})
 
@@ -247,9 +254,7 @@ def test_forms(server: BackgroundServer, body: bytes, status: int, code: str) ->
     """A form that is none, or holds no file that can be taken, is refused and leaves nothing behind."""
     reply = form(server, body)
     assert (reply.status, reply.json["error"]["code"]) == (status, code)
-    state = server.server.state
-    assert state is not None
-    assert list((state.jobs.folder / "parts").glob("*.upload")) == []
+    assert uploads_left(server) == []
 
 
 def test_no_form(server: BackgroundServer) -> None:
@@ -270,10 +275,8 @@ def test_client_that_goes_away(server: BackgroundServer) -> None:
             b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
             b"Content-Type: multipart/form-data; boundary=XX\r\n\r\n" + part("file", b"x" * 1000, "f")
         )
-    state = server.server.state
-    assert state is not None
     end = time.monotonic() + 10
-    while list((state.jobs.folder / "parts").glob("*.upload")):
+    while uploads_left(server):
         assert time.monotonic() < end
         time.sleep(0.005)
 
