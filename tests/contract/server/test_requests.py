@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.contract.server.gate import Gate, snapshot_of, until
 from tests.contract.server.http import ask
+from tests.doubles import FakeBackend
 
 from embatch.frontends.server.app import build_app
 from embatch.frontends.server.settings import ApiKey, ServedModel, ServeSettings
@@ -143,6 +144,18 @@ def test_a_fault_of_the_server_is_logged_and_told_without_details(
     assert answer.headers["x-request-id"] == "the-one"
     assert "the-one" in caplog.text
     assert "a detail of ours" in caplog.text
+
+
+def test_all_inputs_that_failed_are_named(serving: Serving) -> None:
+    """The first with its reason, the others by their places: rows without vectors would not match their inputs."""
+    backend = FakeBackend(max_tokens=4)
+    long = "one two three four five"
+    with serving(backend) as server:
+        body = {"input": ["a", long, "b", long, long], "truncate": False}
+        refused = ask(server, "POST", "/v1/embeddings", body)
+    error = refused.json["error"]
+    assert (refused.status, error["param"], error["code"]) == (400, "input[1]", "invalid_input")
+    assert error["message"].endswith("Neither have inputs 3, 4.")
 
 
 def test_a_body_that_is_too_long_is_refused(serving: Serving) -> None:
