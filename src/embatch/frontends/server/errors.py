@@ -18,6 +18,7 @@ from embatch.errors import (
     ItemError,
     ItemsFailedError,
     ModelError,
+    NotSentError,
     OutOfMemoryError,
     OutputError,
     OverloadedError,
@@ -62,6 +63,7 @@ _TABLE: Mapping[type[EmbatchError], tuple[int, str, str]] = {
     UsageError: (400, "invalid_request_error", "invalid_value"),
     ItemError: (400, "invalid_request_error", "invalid_input"),
     ItemBackendError: (500, "server_error", "input_failed"),
+    NotSentError: (503, "server_error", "not_sent"),
     ItemsFailedError: (400, "invalid_request_error", "invalid_input"),
     UnknownModelError: (404, "invalid_request_error", "model_not_found"),
     ModelError: (503, "server_error", "model_unavailable"),
@@ -86,5 +88,7 @@ def as_api_error(error: EmbatchError, *, param: str | None = None) -> ApiError:
     retry_after_s = getattr(error, "retry_after_s", None)
     if status in {429, 503} and code != "insufficient_quota":
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 1.0)))
-    message = f"{error} {error.hint}" if status == 400 and error.hint else str(error)
+    message = str(error)
+    if status == 400 and error.hint and error.hint != error.default_hint:  # the default speaks of the command line
+        message = f"{message.rstrip('.')}. {error.hint}"
     return ApiError(status, message, type=type_, code=code, param=param, headers=headers)
