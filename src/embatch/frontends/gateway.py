@@ -13,11 +13,12 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from embatch.decisions.pile_turns import Load, Room
 from embatch.engine.coalesce.guarded import Guarded
-from embatch.engine.coalesce.pile_asks import Part
+from embatch.engine.coalesce.pile_asks import Part, PileTicket
 from embatch.engine.coalesce.piles import Piles
 from embatch.errors import EmbatchError, ExpiredError, OverloadedError, ProviderError, UsageError
 from embatch.frontends.gateway_asking import Asking, Input, Row, Work, check, outcome_of
@@ -127,7 +128,7 @@ class Gateway:
         with self._lock:
             self._asks += 1
         asking.hold(ticket)
-        return _Ticket(self, asking)
+        return PileTicket(partial(self.cancel, asking))
 
     def cancel(self, asking: Asking) -> None:
         """Nobody waits for it any more."""
@@ -314,18 +315,6 @@ class Gateway:
             if sending.seen is not None and self._observer is not None:
                 self._observer.see(replace(sending.seen, stream=stream))
             self._model.save(least_s=_SAVE_S)
-
-
-class _Ticket:
-    """An ask that was let in."""
-
-    def __init__(self, gateway: Gateway, asking: Asking) -> None:
-        self._gateway = gateway
-        self._asking = asking
-
-    def cancel(self) -> None:
-        """Nobody waits any more."""
-        self._gateway.cancel(self._asking)
 
 
 def open_gateway(

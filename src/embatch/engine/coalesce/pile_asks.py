@@ -42,6 +42,21 @@ class Counts:
     alive: bool = True
 
 
+class PileTicket:
+    """An ask that was let in.
+
+    Args:
+        leave: takes it out again.
+    """
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self._leave = leave
+
+    def cancel(self) -> None:
+        """What is not sent yet never will be. Nothing is told afterwards."""
+        self._leave()
+
+
 class Part(NamedTuple, Generic[P]):
     """A piece of an ask that goes into one pile, whole."""
 

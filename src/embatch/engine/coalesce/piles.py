@@ -12,11 +12,22 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Generic
 
 from embatch.decisions.admission import Queue, admit
 from embatch.decisions.pile_turns import Load, PileTurns, Recent, Room
-from embatch.engine.coalesce.pile_asks import Counts, Ended, P, PileAsk, PileOnItsWay, R, Waiting
+from embatch.engine.coalesce.pile_asks import (
+    Counts,
+    Ended,
+    P,
+    PileAsk,
+    PileOnItsWay,
+    PileTicket,
+    R,
+    Waiting,
+)
 from embatch.engine.lanes.workers import Workers
 from embatch.errors import BackendClosedError, BackendError, EmbatchError, ExpiredError, OverloadedError
 from embatch.serving import Priority
@@ -36,18 +47,6 @@ _LONGEST_S = 3600.0
 _FOLLOW = 0.1  # weight of the newest pile in the mean of how long one takes
 _PACED_S = 10.0  # so long after the gate was shut the measured speed is all there is
 _SPARE_DEADLINES = 1000  # of asks that have ended, kept before they are swept out
-
-
-class PileTicket(Generic[P, R]):
-    """An ask that was let in."""
-
-    def __init__(self, piles: Piles[P, R], ask: PileAsk[P, R]) -> None:
-        self._piles = piles
-        self._ask = ask
-
-    def cancel(self) -> None:
-        """What is not sent yet never will be. Nothing is told afterwards."""
-        self._piles.cancel(self._ask)
 
 
 class Piles(Generic[P, R]):
@@ -94,6 +93,7 @@ class Piles(Generic[P, R]):
         self._closing = self._closed = False
         self._workers = Workers(senders)
         self._keeper: threading.Thread | None = None
+        self._telling = 0  # asks that have ended and are just being told
 
     # --- for those who ask ------------------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class Piles(Generic[P, R]):
         *,
         priority: Priority = Priority.INTERACTIVE,
         timeout_s: float | None = None,
-    ) -> PileTicket[P, R]:
+    ) -> PileTicket:
         """Let an ask in.
 
         Args:
@@ -137,7 +137,7 @@ class Piles(Generic[P, R]):
             if timeout_s is not None:
                 heapq.heappush(self._deadlines, (deadline, ask.number))
             self._changed.notify_all()
-        return PileTicket(self, ask)
+        return PileTicket(partial(self.cancel, ask))
 
     def cancel(self, ask: PileAsk[P, R]) -> None:
         """Nobody waits for it any more."""
@@ -151,11 +151,12 @@ class Piles(Generic[P, R]):
     def counts(self) -> Counts:
         """How it stands."""
         with self._changed:
-            found = self._counts
-            found.running = sum(pile.load.items for pile in self._on_their_way)
-            found.waiting = {each: self._waiting.load(each) for each in Priority}
-            found.tokens_per_s = self._recent.tokens_per_s
-            return Counts(**{name: getattr(found, name) for name in Counts.__slots__})
+            return replace(
+                self._counts,
+                running=sum(pile.load.items for pile in self._on_their_way),
+                waiting={each: self._waiting.load(each) for each in Priority},
+                tokens_per_s=self._recent.tokens_per_s,
+            )
 
     def close(self, *, drain_s: float = 0.0) -> None:
         """Let nothing more in, answer what waits for up to `drain_s` seconds, and the rest with an error."""
@@ -164,7 +165,9 @@ class Piles(Generic[P, R]):
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._open, min(drain_s, threading.TIMEOUT_MAX))
+            self._changed.wait_for(
+                lambda: not (self._open or self._telling), min(drain_s, threading.TIMEOUT_MAX)
+            )
             self._closed = True
             for ask in list(self._open.values()):
                 gone = BackendClosedError(
@@ -172,7 +175,7 @@ class Piles(Generic[P, R]):
                 )
                 told += self._leave(ask, gone, "failed", unwanted)
             self._changed.notify_all()
-        _tell(told)
+        self._tell(told)
         _give_up(unwanted)
 
     def join(self, timeout_s: float) -> bool:
@@ -198,7 +201,7 @@ class Piles(Generic[P, R]):
                 for ask in list(self._open.values()):
                     told += self._leave(ask, broken, "failed", [])
                 self._changed.notify_all()
-            _tell(told)
+            self._tell(told)
             _log.exception("no more piles are formed")
         finally:
             self._workers.close()
@@ -217,7 +220,7 @@ class Piles(Generic[P, R]):
                 self._rest(now, self._turns.wait_s(self._waiting.piles(), now=now))
                 return True
             load = Load() if head is None else head.load
-        _tell(told)
+        self._tell(told)
         _give_up(unwanted)
         if head is not None:
             self._take(self._gate(load))
@@ -262,8 +265,9 @@ class Piles(Generic[P, R]):
     def _expire(self, now: float, unwanted: list[PileOnItsWay[P, R]]) -> Told[R]:
         told: Told[R] = []
         if len(self._deadlines) > 2 * len(self._open) + _SPARE_DEADLINES:
-            self._deadlines = [(at, number) for at, number in self._deadlines if number in self._open]
-            heapq.heapify(self._deadlines)
+            self._deadlines = sorted(
+                each for each in self._deadlines if each[1] in self._open
+            )  # still a heap
         while self._deadlines and self._deadlines[0][0] <= now:
             ask = self._open.get(heapq.heappop(self._deadlines)[1])
             if ask is not None:
@@ -314,7 +318,7 @@ class Piles(Generic[P, R]):
                 if len(ask.results) == len(ask.parts):
                     told += self._leave(ask, None, "answered", unwanted)
             self._changed.notify_all()
-        _tell(told)
+        self._tell(told)
         _give_up(unwanted)
 
     def _measure(self, pile: PileOnItsWay[P, R], now: float, *, good: bool) -> None:
@@ -340,10 +344,12 @@ class Piles(Generic[P, R]):
         if refusal is None:
             return
         self._counts.refused += 1
-        why = f"the queue is full: {waiting.items:,} of {self._queue:,} inputs wait"
+        why, after = (
+            f"the queue is full: {waiting.items:,} of {self._queue:,} inputs wait",
+            refusal.retry_after_s,
+        )
         if not refusal.full:
             why = f"{waiting.items:,} inputs wait for about {queue.wait_s:.1f} s, longer than the {timeout_s} s given"
-        after = refusal.retry_after_s
         raise OverloadedError(f"{why}; ask again in {after:.1f} s", retry_after_s=after)
 
     def _speed(self, waiting: Load) -> float:
@@ -380,15 +386,20 @@ class Piles(Generic[P, R]):
             pile.wanted_by -= 1
             if not pile.wanted:
                 unwanted.append(pile)
+        self._telling += ended is not None
         return [] if ended is None else [(ask.done, ended)]
 
-
-def _tell(told: Told[R]) -> None:
-    for done, ended in told:
-        try:
-            done(ended)
-        except Exception:  # noqa: BLE001  # the others are told all the same
-            _log.exception("whoever asked could not be told")
+    def _tell(self, told: Told[R]) -> None:
+        """Without the lock."""
+        for done, ended in told:
+            try:
+                done(ended)
+            except Exception:  # noqa: BLE001  # the others are told all the same
+                _log.exception("whoever asked could not be told")
+        if told:
+            with self._changed:
+                self._telling -= len(told)
+                self._changed.notify_all()
 
 
 def _give_up(unwanted: list[PileOnItsWay[P, R]]) -> None:

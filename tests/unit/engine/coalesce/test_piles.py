@@ -25,8 +25,7 @@ from embatch.serving import Priority
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from embatch.engine.coalesce.pile_asks import Ended, PileOnItsWay
-    from embatch.engine.coalesce.piles import PileTicket
+    from embatch.engine.coalesce.pile_asks import Ended, PileOnItsWay, PileTicket
 
     Pile = PileOnItsWay[str, str]
     Open = Callable[..., Piles[str, str]]
@@ -66,7 +65,7 @@ class Asked:
         self.told: list[Ended[str]] = []
         self._end = threading.Event()
         parts = [Part(text, Load(1, len(text), len(text))) for text in texts]
-        self.ticket: PileTicket[str, str] = piles.submit(parts, terms, self._done, **options)  # type: ignore[arg-type]  # by name
+        self.ticket: PileTicket = piles.submit(parts, terms, self._done, **options)  # type: ignore[arg-type]  # by name
 
     def _done(self, how: Ended[str]) -> None:
         self.told.append(how)

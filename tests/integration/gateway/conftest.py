@@ -1,0 +1,154 @@
+"""Gateways over a provider on loopback, and asks that remember what they were told."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from embatch.engine.lanes.clock import Clock
+from embatch.engine.window import as_items
+from embatch.errors import EmbatchError
+from embatch.frontends.gateway import Gateway
+from embatch.frontends.remote import RemoteModel
+from embatch.frontends.remote_host import RemoteHost
+from embatch.providers.registry import open_provider
+from embatch.serving import Answer, Ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from embatch.emulator import Emulator
+    from embatch.seen import AskSeen, BatchSeen, Seen
+    from embatch.serving import Ticket
+    from embatch.types import FloatArray
+
+MODEL = "openai:text-embedding-3-small"
+WAIT_S = 30.0
+
+
+class Asked:
+    """One ask and what came of it."""
+
+    def __init__(self, gateway: Gateway, *texts: Any, **options: Any) -> None:
+        self.told: list[Answer | EmbatchError] = []
+        self._end = threading.Event()
+        self.ticket: Ticket = gateway.submit(Ask(inputs=texts, **options), self._done)
+
+    def _done(self, outcome: Answer | EmbatchError) -> None:
+        self.told.append(outcome)
+        self._end.set()
+
+    @property
+    def outcome(self) -> Answer | EmbatchError:
+        assert self._end.wait(WAIT_S)
+        (one,) = self.told
+        return one
+
+    @property
+    def answer(self) -> Answer:
+        outcome = self.outcome
+        assert isinstance(outcome, Answer), outcome
+        return outcome
+
+    @property
+    def error(self) -> EmbatchError:
+        outcome = self.outcome
+        assert isinstance(outcome, EmbatchError)
+        return outcome
+
+
+@dataclass
+class Watcher:
+    """An observer that keeps what it sees."""
+
+    seen: list[Seen] = field(default_factory=list)
+
+    def see(self, seen: Seen) -> None:
+        self.seen.append(seen)
+
+    def of(self, kind: type[AskSeen | BatchSeen]) -> list[Any]:
+        return [one for one in self.seen if isinstance(one, kind)]
+
+
+class Vectors(dict[bytes, "FloatArray"]):
+    """A store in memory that is not thread-safe, and knows when it is misused."""
+
+    def __init__(self) -> None:
+        self._user = threading.Lock()
+
+    def get(self, digests: Any, default: Any = None) -> Any:  # a dictionary's word
+        assert self._user.acquire(blocking=False)
+        found = {digest: self[digest] for digest in digests if digest in self}
+        self._user.release()
+        return found
+
+    def put(self, digests: Any, vectors: Any) -> None:
+        assert self._user.acquire(blocking=False)
+        self.update(zip(digests, vectors, strict=True))
+        self._user.release()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+@dataclass
+class Place:
+    """An emulator, and gateways on it that are closed in the end."""
+
+    emulator: Emulator
+    scale: float
+    made: list[tuple[Gateway, RemoteModel]] = field(default_factory=list)
+
+    def open(self, *, dimensions: int | None = None, **options: Any) -> Gateway:
+        """A gateway with a model of its own."""
+        provider = open_provider(MODEL, base_url=self.emulator.url, api_key="a-key")
+        model = RemoteModel(provider, clock=Clock(self.scale))
+        gateway = Gateway(RemoteHost(model, dimensions=dimensions, overlong="truncate"), **options)
+        self.made.append((gateway, model))
+        return gateway
+
+    def vectors(self, *texts: str) -> FloatArray:
+        """What one caller alone gets for these, in one run."""
+        _, model = self.made[0]
+        host = RemoteHost(model, dimensions=None, overlong="truncate")
+        blocks = list(host.run(None, list(as_items(texts)), store=None).blocks())
+        assert not any(block.failures for block in blocks)
+        return np.concatenate([block.vectors for block in blocks])
+
+    def close(self) -> None:
+        for gateway, model in self.made:
+            gateway.close()
+            model.close()
+
+
+@pytest.fixture
+def make_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Place]]:
+    """`make_place(scale=1.0, latency=False, **options)` starts an emulator."""
+    pytest.importorskip("starlette")
+    pytest.importorskip("openai")
+    from embatch.emulator import Emulator, EmulatorOptions, Latency
+
+    monkeypatch.setenv("EMBATCH_CACHE", str(tmp_path / "cache"))
+    places: list[Place] = []
+
+    def make(*, scale: float = 1.0, latency: bool = False, **options: Any) -> Place:
+        slow = Latency(stall_probability=0.0, burst_every_s=0.0) if latency else Latency.none()
+        chosen = EmulatorOptions(seed=5, time_scale=scale, latency=slow, **options)
+        places.append(Place(Emulator("openai", options=chosen).start(), scale))
+        return places[-1]
+
+    yield make
+    for place in places:
+        place.close()
+        place.emulator.stop()
+
+
+@pytest.fixture
+def place(make_place: Callable[..., Place]) -> Place:
+    """An emulator that answers at once."""
+    return make_place()
