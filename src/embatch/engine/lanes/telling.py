@@ -186,7 +186,10 @@ class LaneTeller:
             self._paused, self._reason = now, words or "waits for a quota"
         elif self._paused is not None and not idle:
             seconds = self._clock.real(now - self._paused)
-            self._observer.see(PauseSeen(at=self._wall(self._paused), seconds=seconds, reason=self._reason))
+            if seconds >= self._clock.real(_LEAST_PAUSE_S):
+                self._observer.see(
+                    PauseSeen(at=self._wall(self._paused), seconds=seconds, reason=self._reason)
+                )
             self._paused = None
 
     def _items(self, id_: int) -> int:

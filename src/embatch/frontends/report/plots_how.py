@@ -6,7 +6,7 @@ Text that comes from users is escaped, since Plotly reads some HTML in labels.
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embatch.frontends.report.plotting import (
     BLUE,
@@ -67,12 +67,21 @@ def budgets_plot(figures: Figures) -> Plot | None:
         figure=figure_of(
             traces,
             xaxis=axis(f"{unit} since the start", rangemode="tozero"),
-            yaxis={"title": {"text": "tokens a batch"}, "type": "log", "automargin": True, "dtick": "D1"},
+            yaxis=axis("tokens a batch", type="log", **_ticks([budget for _, budget in steps])),
             yaxis2=right_axis("memory, %", range=[0, 100]),
         ),
         columns=("from", "budget, tokens"),
         rows=sampled([(duration(at), f"{budget:,}") for at, budget in steps]),
     )
+
+
+def _ticks(budgets: Sequence[int]) -> dict[str, Any]:
+    """Marks at budgets that were used, not closer than a factor of 1.4 on a logarithmic axis."""
+    kept: list[int] = []
+    for budget in sorted(set(budgets)):
+        if budget > 0 and (not kept or budget >= 1.4 * kept[-1]):
+            kept.append(budget)
+    return {"tickvals": kept, "ticktext": [f"{budget:,}" for budget in kept]}
 
 
 def tried_plot(figures: Figures) -> Plot | None:
@@ -84,7 +93,7 @@ def tried_plot(figures: Figures) -> Plot | None:
     last = figures.budgets.last
     trace = go.Scatter(
         name="median, and 9 of 10 batches",
-        x=[one.budget for one in tried],
+        x=[f"{one.budget:,}" for one in tried],
         y=[one.tokens_per_s for one in tried],
         error_y={
             "type": "data",
@@ -113,7 +122,7 @@ def tried_plot(figures: Figures) -> Plot | None:
         summary=f"Fastest by the median: {best.budget:,} tokens a batch, {short(best.tokens_per_s)} tokens/s.{ended}",
         figure=figure_of(
             [trace],
-            xaxis=axis("budget, tokens a batch", type="log", dtick="D1"),
+            xaxis=axis("budget, tokens a batch", type="category"),
             yaxis={"title": {"text": "tokens/s of one stream"}, "rangemode": "tozero", "automargin": True},
             showlegend=False,
         ),

@@ -59,7 +59,7 @@ _NAMES: dict[SpanKind, str] = {
     "job failed": "job that failed",
     "wait": "waiting, nothing under way",
 }
-_SCALE = [[0.0, "#22b8cf"], [0.5, "#6366f1"], [1.0, "#ec4899"]]
+_SHADES = ("#22b8cf", "#6366f1", "#ec4899")  # of batches, from short texts to long ones
 _NARROW = 12  # rows of bars that fit without making the picture taller
 
 
@@ -73,6 +73,8 @@ def timeline_plot(figures: Figures) -> Plot | None:
     for span in line.spans:
         kinds.setdefault(span.kind, []).append(span)
     traces = [_bars(kind, spans, size) for kind, spans in kinds.items()]
+    if "batch" in kinds:
+        traces.append(_scale(kinds["batch"]))
     labels, places = _row_labels(line.rows)
     height = 150 + 34 * min(len(line.rows), _NARROW) + 7 * max(0, len(line.rows) - _NARROW)
     figure = figure_of(
@@ -117,35 +119,60 @@ def _row_labels(rows: Sequence[str]) -> tuple[list[str], list[float]]:
 
 
 def _bars(kind: SpanKind, spans: Sequence[Span], size: float) -> Any:
-    marker: dict[str, Any] = {"color": _COLOURS[kind], "line": {"width": 0}}
-    if kind == "batch" and len({span.longest for span in spans}) > 1:
-        marker = {
-            "color": [max(1, span.longest) for span in spans],
-            "colorscale": _SCALE,
-            "showscale": True,
-            "line": {"width": 0},
-            "colorbar": {
-                "title": {"text": "longest text, tokens", "side": "top"},
-                "orientation": "h",
-                "y": -0.28,
-                "yanchor": "top",
-                "len": 0.5,
-                "x": 1.0,
-                "xanchor": "right",
-                "thickness": 8,
-            },
-        }
+    colours: str | list[str] = _COLOURS[kind]
+    if kind == "batch":
+        most = max(span.longest for span in spans)
+        colours = [_shade(span.longest, most) for span in spans]
     return graph_objects().Bar(
         name=_NAMES[kind],
         orientation="h",
         base=[span.start / size for span in spans],
         x=[max(0.0, span.end - span.start) / size for span in spans],
         y=[span.row for span in spans],
-        marker=marker,
+        marker={"color": colours, "line": {"width": 0}},
         hovertext=[_hover(span) for span in spans],
         hoverinfo="text",
-        showlegend=True,
+        showlegend=kind != "batch",
     )
+
+
+def _scale(spans: Sequence[Span]) -> Any:
+    """What the colours of batches mean: a scale, and nothing that is drawn."""
+    most = max(span.longest for span in spans)
+    return graph_objects().Scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        showlegend=False,
+        hoverinfo="skip",
+        marker={
+            "color": [0],
+            "colorscale": [[i / (len(_SHADES) - 1), shade] for i, shade in enumerate(_SHADES)],
+            "cmin": 0,
+            "cmax": most,
+            "showscale": True,
+            "colorbar": {
+                "title": {"text": "batch: longest text, tokens", "side": "top"},
+                "orientation": "h",
+                "y": 1.03,
+                "yanchor": "bottom",
+                "len": 0.36,
+                "x": 1.0,
+                "xanchor": "right",
+                "thickness": 8,
+                "nticks": 5,
+            },
+        },
+    )
+
+
+def _shade(longest: int, most: int) -> str:
+    """The colour of a length, on the way between three."""
+    place = (len(_SHADES) - 1) * min(1.0, longest / max(1, most))
+    at = min(len(_SHADES) - 2, int(place))
+    low, high = (tuple(bytes.fromhex(_SHADES[i][1:])) for i in (at, at + 1))
+    mixed = (round(a + (b - a) * (place - at)) for a, b in zip(low, high, strict=True))
+    return "#" + bytes(mixed).hex()
 
 
 def _hover(span: Span) -> str:
@@ -274,7 +301,7 @@ def latency_plot(figures: Figures) -> Plot | None:
     return Plot(
         name="latency",
         title="Latency of requests",
-        summary=f"Half, 95 % and 99 % of the requests were answered within so long; p99 at most {worst * 1000:,.0f} ms.",
+        summary=f"Half, 95 % and 99 % of the requests were answered within this; p99 at most {worst * 1000:,.0f} ms.",
         figure=figure_of(
             traces,
             xaxis=axis(f"{unit} since the start", rangemode="tozero"),

@@ -76,7 +76,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 def right_axis(title: str, **more: Any) -> dict[str, Any]:
     """A second axis, on the right."""
-    return axis(title, overlaying="y", side="right", showgrid=False, **more)
+    return axis(title, overlaying="y", side="right", showgrid=False, tickmode="auto", nticks=5, **more)
 
 
 def sampled(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:

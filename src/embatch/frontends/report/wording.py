@@ -116,7 +116,8 @@ def _sentences(figures: Figures, head: Mapping[str, Any], foot: Mapping[str, Any
     if t.out_of_memory:
         yield f"{t.out_of_memory:,} batches did not fit into memory and were halved."
     if t.waits:
-        yield f"{t.waits:,} times nothing could be sent, for {duration(t.wait_s)} in all."
+        times = "Once" if t.waits == 1 else f"{t.waits:,} times"
+        yield f"{times} nothing was under way though something waited, for {duration(t.wait_s)} in all."
     if t.failed:
         yield f"{count(t.failed, figures.noun)} {'has' if t.failed == 1 else 'have'} no result; they are named below."
     output = head.get("output")
