@@ -105,14 +105,16 @@ class Sending:
     # --- sending ----------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        for attempt in range(1, _TRIES + 1):
-            texts = self._missing()
-            if not texts:
-                return
+        """Runs, until every text has its result: more than one only where money is short."""
+        tries = 0
+        while texts := self._missing():
             shares = self._reserve(texts)
             own = [text for share in shares for text in share.texts]
-            stopped = self._run(own, shares) if own else None
-            again = isinstance(stopped, GoalError) and self._bounded and attempt < _TRIES
+            if not own:
+                continue  # all, or some at least, were refused
+            stopped = self._run(own, shares)
+            tries += stopped is not None
+            again = isinstance(stopped, GoalError) and self._bounded and tries < _TRIES
             if stopped is not None and not again:
                 self._rows.update(dict.fromkeys(self._missing(), stopped))
 
@@ -121,7 +123,7 @@ class Sending:
         return self._purse is not None and self._purse.bounded
 
     def _reserve(self, texts: Sequence[str]) -> list[Share]:
-        """Who pays for which texts. What nobody can pay for has its error then."""
+        """Who pays for which texts. What nobody can pay for has its error then; the rest may go in another run."""
         if self._purse is None:
             return [Share(None, list(texts), 0.0, None)]
         left = dict.fromkeys(texts)
@@ -129,18 +131,31 @@ class Sending:
         shares: list[Share] = []
         for payer in dict.fromkeys(payer for text in texts for payer in self._payers[text]):
             own = [text for text in left if payer in self._payers[text]]
-            dollars = self._price(own) * _MARGIN
-            try:
-                number = self._purse.reserve(payer, dollars) if own else 0
-            except GoalError as error:
-                refused.update((text, error) for text in own)
-                continue
-            if own:
-                shares.append(Share(payer, own, dollars, number))
-            for text in own:
-                del left[text]
-        self._rows.update((text, refused[text]) for text in left)
+            share, error = self._share(self._purse, payer, own)
+            if share is not None:
+                shares.append(share)
+                refused = {text: why for text, why in refused.items() if text not in share.texts}
+                left = {text: None for text in left if text not in share.texts}
+            elif error is not None:
+                too_dear = self._price(own[:1])
+                refused.update((text, error) for text in own if self._price([text]) >= too_dear)
+        if not shares:
+            self._rows.update(refused)
         return shares
+
+    def _share(
+        self, purse: Purse, payer: str | None, texts: Sequence[str]
+    ) -> tuple[Share | None, GoalError | None]:
+        """As many of the oldest as a payer can pay for; or why not even one."""
+        refusal: GoalError | None = None
+        while texts:
+            dollars = self._price(texts) * _MARGIN
+            try:
+                return Share(payer, list(texts), dollars, purse.reserve(payer, dollars)), None
+            except GoalError as error:
+                refusal = error
+                texts = texts[: len(texts) // 2]
+        return None, refusal
 
     def _price(self, texts: Sequence[str]) -> float:
         prices = self._work.host.backend.facts.prices

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
@@ -9,11 +11,13 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from embatch.decisions.pile_turns import Load, Pile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 
     from embatch.decisions.pile_turns import Room
     from embatch.errors import EmbatchError
     from embatch.serving import Priority
+
+_SPARE_DEADLINES = 1000  # looks at deadlines before those of asks that have ended are swept out
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -142,6 +146,37 @@ class PileOnItsWay(Generic[P, R]):
     def asks(self) -> int:
         """How many asks share it."""
         return len({ask.number for ask, _ in self.members})
+
+
+class Deadlines:
+    """When asks must have ended, soonest first; those of asks that have ended already are swept out in time."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int]] = []
+        self._looks = 0
+
+    @property
+    def next(self) -> float:
+        """The soonest; infinite if there is none."""
+        return self._heap[0][0] if self._heap else math.inf
+
+    def add(self, at: float, number: int) -> None:
+        """One more, unless it is never."""
+        if at < math.inf:
+            heapq.heappush(self._heap, (at, number))
+
+    def over(self, now: float, still_open: Container[int]) -> list[int]:
+        """Asks that are open and whose time is over; they are asked for once."""
+        found: list[int] = []
+        while self._heap and self._heap[0][0] <= now:
+            number = heapq.heappop(self._heap)[1]
+            if number in still_open:
+                found.append(number)
+        self._looks += 1
+        if self._looks > len(self._heap) + _SPARE_DEADLINES:
+            self._heap = sorted(each for each in self._heap if each[1] in still_open)  # which is a heap
+            self._looks = 0
+        return found
 
 
 class Waiting(Generic[P, R]):

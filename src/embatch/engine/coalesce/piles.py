@@ -7,7 +7,6 @@ tune, though one may be set. What is sent, and how, is the business of `send`.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import threading
 import time
@@ -20,6 +19,7 @@ from embatch.decisions.admission import Queue, admit
 from embatch.decisions.pile_turns import Load, PileTurns, Recent, Room
 from embatch.engine.coalesce.pile_asks import (
     Counts,
+    Deadlines,
     Ended,
     P,
     PileAsk,
@@ -46,7 +46,6 @@ _log = logging.getLogger(__name__)
 _LONGEST_S = 3600.0
 _FOLLOW = 0.1  # weight of the newest pile in the mean of how long one takes
 _PACED_S = 10.0  # so long after the gate was shut the measured speed is all there is
-_SPARE_DEADLINES = 1000  # of asks that have ended, kept before they are swept out
 
 
 class Piles(Generic[P, R]):
@@ -82,7 +81,7 @@ class Piles(Generic[P, R]):
         self._changed = threading.Condition()
         self._waiting: Waiting[P, R] = Waiting()
         self._open: dict[int, PileAsk[P, R]] = {}
-        self._deadlines: list[tuple[float, int]] = []
+        self._deadlines = Deadlines()
         self._on_their_way: set[PileOnItsWay[P, R]] = set()
         self._counts = Counts()
         self._number = 0
@@ -134,8 +133,7 @@ class Piles(Generic[P, R]):
             self._counts.asks += 1
             self._open[ask.number] = ask
             self._waiting.add(ask)
-            if timeout_s is not None:
-                heapq.heappush(self._deadlines, (deadline, ask.number))
+            self._deadlines.add(deadline, ask.number)
             self._changed.notify_all()
         return PileTicket(partial(self.cancel, ask))
 
@@ -239,8 +237,7 @@ class Piles(Generic[P, R]):
             head = self._head(now)
             if head is None:
                 return
-            other = Priority.BATCH if head.priority is Priority.INTERACTIVE else Priority.INTERACTIVE
-            contended = self._waiting.load(other).items > 0
+            contended = self._waiting.load().items > self._waiting.load(head.priority).items
             pile = self._waiting.take(head, room, now)
             self._turns.taken(pile.priority, pile.load, contended=contended)
             self._on_their_way.add(pile)
@@ -259,21 +256,15 @@ class Piles(Generic[P, R]):
         )
 
     def _rest(self, now: float, wait_s: float) -> None:
-        until = self._deadlines[0][0] - now if self._deadlines else _LONGEST_S
-        self._changed.wait(max(0.0, min(wait_s, until, _LONGEST_S)))
+        self._changed.wait(max(0.0, min(wait_s, self._deadlines.next - now, _LONGEST_S)))
 
     def _expire(self, now: float, unwanted: list[PileOnItsWay[P, R]]) -> Told[R]:
         told: Told[R] = []
-        if len(self._deadlines) > 2 * len(self._open) + _SPARE_DEADLINES:
-            self._deadlines = sorted(
-                each for each in self._deadlines if each[1] in self._open
-            )  # still a heap
-        while self._deadlines and self._deadlines[0][0] <= now:
-            ask = self._open.get(heapq.heappop(self._deadlines)[1])
-            if ask is not None:
-                where = "waited" if ask.sent_at is None else "was sent, and waited for its answer,"
-                late = ExpiredError(f"it {where} for {now - ask.came:.1f} s: its time is over")
-                told += self._leave(ask, late, "expired", unwanted)
+        for number in self._deadlines.over(now, self._open):
+            ask = self._open[number]
+            where = "waited" if ask.sent_at is None else "was sent, and waited for its answer,"
+            late = ExpiredError(f"it {where} for {now - ask.came:.1f} s: its time is over")
+            told += self._leave(ask, late, "expired", unwanted)
         return told
 
     # --- a sender ---------------------------------------------------------------------------------------------
