@@ -68,7 +68,9 @@ def routes(state: ServerState) -> list[Route]:
             "data": [_place(hit) for hit in hits],
             "took_ms": round(1000 * (time.perf_counter() - begun), 2),
         }
-        return Response(_json(answer), media_type="application/json", headers={"Cache-Control": "no-store"})
+        return Response(
+            orjson.dumps(answer), media_type="application/json", headers={"Cache-Control": "no-store"}
+        )
 
     return [Route("/v1/search", search, methods=["GET", "POST"])]
 
@@ -177,23 +179,6 @@ def _place(hit: Hit) -> dict[str, Any]:
         "score": round(hit.score, 6),
         "text": chunk.text,
     }
-
-
-def _json(answer: dict[str, Any]) -> bytes:
-    """JSON, also of texts that hold halves of surrogate pairs."""
-    try:
-        encoded: bytes = orjson.dumps(answer)
-    except orjson.JSONEncodeError:
-        encoded = orjson.dumps(_clean(answer))
-    return encoded
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, dict):
-        return {name: _clean(each) for name, each in value.items()}
-    return [_clean(each) for each in value] if isinstance(value, list) else value
 
 
 def _bad(message: str, param: str | None) -> ApiError:
