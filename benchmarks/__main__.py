@@ -30,7 +30,7 @@ _OTHERS = {
     "--rounds", type=click.IntRange(1), help=f"Interleaved rounds of each suite.  [default: {ROUNDS}]"
 )
 @click.option(
-    "--quick", is_flag=True, help="A smoke run on few texts: about two minutes, figures that mean nothing."
+    "--quick", is_flag=True, help="A smoke run on few texts: some minutes, figures that mean nothing."
 )
 @click.option(
     "--model-folder",

@@ -21,7 +21,7 @@ def main() -> None:
     with Embedder(asked["model"], cache=None) as embedder:
         backend = embedder.backend
         took = []
-        for number, text in enumerate([*asked["texts"][:_WARM], *asked["texts"]]):
+        for number, text in enumerate([*asked["texts"][:1] * _WARM, *asked["texts"]]):
             time.sleep(asked["pause_s"])
             started = time.perf_counter()
             vectors = backend.embed(backend.tokenize([text]).payloads)

@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
+from benchmarks.serving.faults import FAIL, MARKS, NAN, SLOW_CLIENT_S, TELL, TIGHT, Chances
 from embatch import Embedder
 from embatch.errors import BackendError, OutOfMemoryError
 from embatch.frontends.async_embedder import AsyncEmbedder
@@ -33,27 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embatch.types import Backend, FloatArray
-
-FAIL, NAN, TIGHT = "[[fail]] ", "[[nan]] ", "[[tight]] "
-"""Marks: the model fails on this text; it gives NaN for it; it has no memory for it beside others."""
-MARKS = (FAIL, NAN, TIGHT)
-TELL = "/_soak"
-CLIENT_S = 5.0
-"""What a slow client has for its headers, for its body without a pause, and for taking an answer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chances:
-    """How often a call of the backend goes wrong by itself."""
-
-    error: float = 0.004
-    memory: float = 0.004
-    nan: float = 0.002
-    slow: float = 0.002
-    slow_s: float = 0.2
-    outage_every_s: float = 240.0
-    """Now and then every call fails for a moment: the engine counts as dead, and the model is opened again."""
-    outage_s: float = 0.5
 
 
 class FaultyBackend:
@@ -148,9 +127,9 @@ def main(model: str, port: int, state: Path, queue: int, timeout_s: float, outag
             queue=queue,
             state=state,
             timeout_s=timeout_s,
-            header_s=CLIENT_S,
-            body_s=CLIENT_S,
-            send_s=CLIENT_S,
+            header_s=SLOW_CLIENT_S,
+            body_s=SLOW_CLIENT_S,
+            send_s=SLOW_CLIENT_S,
             drain_s=5.0,
         )
     )

@@ -7,13 +7,13 @@ chunked ones, which no server here sends for vectors, are refused.
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -93,7 +93,7 @@ class ResponseParser:
 
 def request(path: str, text: str, *, model: str) -> bytes:
     """A whole request for one text's vector in base64, the format that the official clients ask for."""
-    body = orjson.dumps({"model": model, "input": text, "encoding_format": "base64"})
+    body = json.dumps({"model": model, "input": text, "encoding_format": "base64"}).encode()
     return raw("POST", path, body)
 
 

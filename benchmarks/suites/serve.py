@@ -220,7 +220,7 @@ def _idle_medians(idle: list[dict[str, float]]) -> dict[str, Any]:
 def _without_answer(one: dict[str, Any]) -> int:
     """Requests that were refused, failed or lost: an idle machine's server has no reason for any."""
     good = int(one["statuses"].get("200", 0))
-    return int(one["answered"]) - good + sum(one["lost"].values())
+    return int(one["answered"] - good + sum(one["lost"].values()))
 
 
 def _against(by_name: dict[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:

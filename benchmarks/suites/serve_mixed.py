@@ -72,7 +72,7 @@ def run(settings: Settings) -> dict[str, Any]:
                 "measured": "for a window after a warm-up, then cancelled",
             },
             "capacity": f"a closed loop of {CLIENTS} clients",
-            "window_s": settings.scaled(int(WINDOW_S), 4),
+            "window_s": settings.scaled(int(WINDOW_S), 15),
             "wanted": {"p99_times_alone": WANTED_P99, "job_of_what_is_left": WANTED_JOB},
             "setting": kind.setting,
         },
@@ -151,7 +151,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _round(settings: Settings, server: Server, rows: Corpus, file: str, number: int) -> dict[str, Any]:
-    window_s = float(settings.scaled(int(WINDOW_S), 4))
+    window_s = float(settings.scaled(int(WINDOW_S), 15))
     capacity = load(
         _plan(server, rows, connections=CLIENTS, seconds=float(settings.scaled(int(CAPACITY_S), 2)))
     )
@@ -163,6 +163,7 @@ def _round(settings: Settings, server: Server, rows: Corpus, file: str, number: 
     job_alone = _job_alone(settings, server, file, window_s)
     job = Job(server, file)
     job.wait_until_going()
+    time.sleep(settings.scaled(int(WARM_S), 1))
     client = Load(arriving)
     time.sleep(min(2.0, window_s / 4))  # the client's own start
     seen = job.watch(window_s * 0.9)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import machine, markdown, results, texts
-from benchmarks.serving import corpus, faulty, servers
+from benchmarks.serving import corpus, faults, servers
 from benchmarks.serving.load import Plan
 from benchmarks.serving.loads import Load, answers_of
 from benchmarks.serving.servers import MemoryWatch, Server
@@ -63,8 +63,8 @@ def run(settings: Settings) -> dict[str, Any]:
             "clients": CLIENTS,
             "trouble_processes": TROUBLES,
             "timeout_s": TIMEOUT_S,
-            "slow_clients_have_s": faulty.CLIENT_S,
-            "chances": {name: getattr(faulty.Chances(), name) for name in faulty.Chances.__slots__},
+            "slow_clients_have_s": faults.SLOW_CLIENT_S,
+            "chances": {name: getattr(faults.Chances(), name) for name in faults.Chances.__slots__},
             "warm_share": WARM_SHARE,
             "wanted_mib_per_minute": WANTED_MIB_PER_MINUTE,
             "corpus": rows.facts,
@@ -207,8 +207,8 @@ def _trouble(server: Server, rows: Corpus, seconds: float, seed: int) -> subproc
         "texts": rows.path,
         "reference": rows.reference,
         "least_cosine": corpus.LEAST_COSINE,
-        "marks": {"fail": faulty.FAIL, "nan": faulty.NAN, "tight": faulty.TIGHT},
-        "client_s": faulty.CLIENT_S,
+        "marks": {"fail": faults.FAIL, "nan": faults.NAN, "tight": faults.TIGHT},
+        "client_s": faults.SLOW_CLIENT_S,
         "seed": seed,
         "seconds": seconds,
         "pause_s": PAUSE_S,
@@ -259,7 +259,7 @@ def _settled(server: Server) -> dict[str, int]:
     """How the queue stands once nobody asks any more; what still waits after a while is stuck."""
     until = time.perf_counter() + SETTLE_S
     while True:
-        status, body = server.ask("GET", faulty.TELL)
+        status, body = server.ask("GET", faults.TELL)
         standing: dict[str, int] = json.loads(body) if status == OK else {}
         calm = standing.get("waiting", 1) + standing.get("running", 1) == 0
         if calm or time.perf_counter() > until:
