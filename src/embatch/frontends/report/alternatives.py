@@ -107,7 +107,7 @@ def _of_batches(record: RunRecord, totals: Totals) -> tuple[list[Alternative], s
     each = totals.device_seconds / max(1, totals.streams)
     rate = totals.padded_tokens / each
     this = Alternative(
-        name="this run: planned batches",
+        name="this run, in planned batches",
         seconds=each,
         dollars=None,
         note=f"{totals.padded_tokens:,} tokens computed, measured",

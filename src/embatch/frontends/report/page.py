@@ -133,6 +133,10 @@ def _pictures(figures: Figures, pictures: Iterable[Plot]) -> Iterator[str]:
         yield f'<section aria-labelledby="head-{name}"><h2 id="head-{name}">{_e(plot.title)}</h2>'
         yield f"<p>{_e(plot.summary)}</p>"
         yield f'<div class="plot" id="plot-{name}" role="img" aria-label="{_e(plot.title)}: {_e(plot.summary)}"></div>'
+        if plot.scale is not None:
+            shades = ", ".join(plot.scale.shades)
+            ramp = f'<span class="ramp" style="background: linear-gradient(90deg, {_e(shades)})"></span>'
+            yield f'<p class="scale">{_e(plot.scale.name)}: {_e(plot.scale.low)} {ramp} {_e(plot.scale.high)}</p>'
         if plot.name == "ways":
             yield f"<p>{_e(figures.alternatives_note)}</p>"
             yield from _table(plot.columns, plot.rows, label=plot.title)

@@ -271,10 +271,8 @@ def ways_plot(figures: Figures) -> Plot | None:
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [((way.high_s or one) - one) / size for way, one in zip(shown, seconds, strict=True)],
-            "arrayminus": [
-                (one - (way.low_s or one)) / size for way, one in zip(shown, seconds, strict=True)
-            ],
+            "array": [_off(way.high_s, way.seconds, size) for way in shown],
+            "arrayminus": [_off(way.seconds, way.low_s, size) for way in shown],
             "color": ORANGE,
             "thickness": 1.5,
         },
@@ -295,6 +293,11 @@ def ways_plot(figures: Figures) -> Plot | None:
         columns=("way", "time", "cost", "how it is known"),
         rows=tuple(_way_rows(ways)),
     )
+
+
+def _off(high: float | None, low: float | None, size: float) -> float | None:
+    """How far two times lie apart, in units; None if there is nothing between."""
+    return None if high is None or low is None or high <= low else (high - low) / size
 
 
 def way_words(way: Alternative) -> list[str]:

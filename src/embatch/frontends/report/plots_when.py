@@ -16,6 +16,7 @@ from embatch.frontends.report.plotting import (
     RED,
     VIOLET,
     Plot,
+    Scale,
     axis,
     figure_of,
     graph_objects,
@@ -49,7 +50,7 @@ _NAMES: dict[SpanKind, str] = {
     "reading": "reading and tokenising",
     "writing": "writing",
     "batch": "batch",
-    "retry": "batch, computed again",
+    "retry": "batch computed again",
     "failed": "batch that failed",
     "call": "call",
     "refused": "call refused for a quota",
@@ -57,7 +58,7 @@ _NAMES: dict[SpanKind, str] = {
     "queued": "job submitted",
     "job": "job under way",
     "job failed": "job that failed",
-    "wait": "waiting, nothing under way",
+    "wait": "waiting with nothing under way",
 }
 _SHADES = ("#22b8cf", "#6366f1", "#ec4899")  # of batches, from short texts to long ones
 _NARROW = 12  # rows of bars that fit without making the picture taller
@@ -73,8 +74,6 @@ def timeline_plot(figures: Figures) -> Plot | None:
     for span in line.spans:
         kinds.setdefault(span.kind, []).append(span)
     traces = [_bars(kind, spans, size) for kind, spans in kinds.items()]
-    if "batch" in kinds:
-        traces.append(_scale(kinds["batch"]))
     labels, places = _row_labels(line.rows)
     height = 150 + 34 * min(len(line.rows), _NARROW) + 7 * max(0, len(line.rows) - _NARROW)
     figure = figure_of(
@@ -99,6 +98,7 @@ def timeline_plot(figures: Figures) -> Plot | None:
         title="What happened when",
         summary=f"Bars over {duration(figures.seconds)}, in {len(line.rows)} rows: {names}.",
         figure=figure,
+        scale=_scale(kinds.get("batch", [])),
         columns=("row", "what", "from", "to", f"{figures.noun}s", "tokens", "note"),
         rows=sampled([_span_row(line.rows, span) for span in line.spans]),
     )
@@ -132,37 +132,17 @@ def _bars(kind: SpanKind, spans: Sequence[Span], size: float) -> Any:
         marker={"color": colours, "line": {"width": 0}},
         hovertext=[_hover(span) for span in spans],
         hoverinfo="text",
-        showlegend=kind != "batch",
+        showlegend=kind != "batch",  # its colours have a scale of their own
     )
 
 
-def _scale(spans: Sequence[Span]) -> Any:
-    """What the colours of batches mean: a scale, and nothing that is drawn."""
-    most = max(span.longest for span in spans)
-    return graph_objects().Scatter(
-        x=[None],
-        y=[None],
-        mode="markers",
-        showlegend=False,
-        hoverinfo="skip",
-        marker={
-            "color": [0],
-            "colorscale": [[i / (len(_SHADES) - 1), shade] for i, shade in enumerate(_SHADES)],
-            "cmin": 0,
-            "cmax": most,
-            "showscale": True,
-            "colorbar": {
-                "title": {"text": "batch: longest text, tokens", "side": "top"},
-                "orientation": "h",
-                "y": 1.03,
-                "yanchor": "bottom",
-                "len": 0.36,
-                "x": 1.0,
-                "xanchor": "right",
-                "thickness": 8,
-                "nticks": 5,
-            },
-        },
+def _scale(batches: Sequence[Span]) -> Scale | None:
+    """What the colours of batches mean."""
+    most = max((span.longest for span in batches), default=0)
+    return (
+        Scale(name="batches by their longest text", low="1", high=f"{most:,} tokens", shades=_SHADES)
+        if most
+        else None
     )
 
 
@@ -220,7 +200,7 @@ def throughput_plot(figures: Figures) -> Plot | None:
     best = max(one.tokens_per_s for one in figures.bins)
     return Plot(
         name="throughput",
-        title="Throughput",
+        title="Throughput of calls" if figures.totals.jobs else "Throughput",
         summary=f"Tokens and {figures.noun}s a second over time; at most {short(best)} tokens a second.",
         figure=figure_of(
             [tokens, items],

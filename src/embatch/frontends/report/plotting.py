@@ -19,6 +19,16 @@ _ROWS = 60  # of a table beside a picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """What a range of colours means."""
+
+    name: str
+    low: str
+    high: str
+    shades: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
     """A picture."""
 
@@ -32,6 +42,7 @@ class Plot:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     """The same numbers, put together where they are many."""
+    scale: Scale | None = None
 
 
 def graph_objects() -> Any:
