@@ -13,7 +13,7 @@ import numpy as np
 
 from embatch.errors import EmbatchError, ItemBackendError, UnknownModelError
 from embatch.frontends.server.jobs import Jobs
-from embatch.frontends.server.settings import ServeSettings
+from embatch.frontends.server.settings import ServedModel, ServeSettings
 from embatch.serving import Answer, Priority
 from embatch.types import ItemFailure
 
@@ -104,6 +104,9 @@ class FakePool:
         if name != "double":
             raise UnknownModelError(f"no model {name!r}")
         return "double"
+
+    def served(self, name: str | None) -> ServedModel:
+        return ServedModel(name=self.name_of(name), model="hashing")
 
 
 def line_of(custom_id: object, text: object, **body: object) -> bytes:

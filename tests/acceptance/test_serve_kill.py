@@ -110,7 +110,7 @@ def lines() -> bytes:
     rows = []
     for place in range(ROWS):
         text = "" if place % 97 == 5 else f"text {place} " + "word " * (place % 40)
-        body = {"model": "hashing", "input": [text, "more"] if place % 13 == 0 else text}
+        body: dict[str, Any] = {"model": "hashing", "input": [text, "more"] if place % 13 == 0 else text}
         if place % 500 > 400:
             body["dimensions"] = 32
         row = {"custom_id": f"row {place}", "method": "POST", "url": "/v1/embeddings", "body": body}

@@ -3,6 +3,7 @@
     served.sqlite     what there is: `served_files`, `served_jobs`
     files/<id>        uploads and outputs, whole
     parts/…           what is being written: dropped, or gone on with, after a kill
+    runs/<job>/…      ledgers and journals of jobs that go through a provider
 
 A file is renamed into `files` before its row is written, and its row is deleted before it goes: what lies there
 without a row belongs to nobody and is swept away when the folder is opened.
@@ -10,6 +11,7 @@ without a row belongs to nobody and is swept away when the folder is opened.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
@@ -92,7 +94,7 @@ class ServedFolder:
             OutputMismatchError: its database is damaged, or of a newer version.
             DiskFullError: no space is left.
         """
-        for part in ("files", "parts"):
+        for part in ("files", "parts", "runs"):
             make_folder(folder / part, folder)
         path = folder / "served.sqlite"
         try:
@@ -112,6 +114,10 @@ class ServedFolder:
         """Where it lies while it is being written."""
         return self.folder / "parts" / name
 
+    def run(self, name: str) -> Path:
+        """A folder for what makes a job's run through a provider survive its process; made when it is needed."""
+        return self.folder / "runs" / name
+
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection, for statements that change nothing."""
@@ -124,14 +130,17 @@ class ServedFolder:
         with self.reading() as connection, transaction(connection):
             yield connection
 
-    def sweep(self, *, keep_files: Iterable[str], keep_parts: Iterable[str]) -> None:
+    def sweep(self, *, files: Iterable[str], parts: Iterable[str], runs: Iterable[str]) -> None:
         """Delete what is not among these: what killed processes left."""
-        for name, kept in (("files", set(keep_files)), ("parts", set(keep_parts))):
+        for name, kept in (("files", set(files)), ("parts", set(parts)), ("runs", set(runs))):
             with os_errors(self.folder):
                 strays = [path for path in (self.folder / name).iterdir() if path.name not in kept]
             for path in strays:
                 with suppress(OSError):  # it is tried again the next time
-                    path.unlink()
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
 
     def close(self) -> None:
         """Let go of the folder. Closing twice is allowed."""

@@ -145,8 +145,9 @@ def test_sweeping(tmp_path: Path) -> None:
         folder.file("stray").touch()
         folder.part("stray").touch()
         folder.part("kept").touch()
-        folder.sweep(keep_files=files.names(), keep_parts=["kept"])
-        left = [path.name for kind in ("files", "parts") for path in (tmp_path / kind).iterdir()]
+        (tmp_path / "runs" / "stray" / "deep").mkdir(parents=True)
+        folder.sweep(files=files.names(), parts=["kept"], runs=[])
+        left = [path.name for kind in ("files", "parts", "runs") for path in (tmp_path / kind).iterdir()]
         assert left == [name, "kept"]
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from embatch.frontends.async_embedder import AsyncEmbedder
     from embatch.frontends.server.jobs.rows import Wish
+    from embatch.frontends.server.settings import ServedModel
     from embatch.serving import Answer
 
     Inputs = Sequence[str | Sequence[int]]
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
 
         def name_of(self, name: str | None) -> str:
             """The served name behind what a client calls a model."""
+            ...
+
+        def served(self, name: str | None) -> ServedModel:
+            """How a model is opened."""
             ...
 
 

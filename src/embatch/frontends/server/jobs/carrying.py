@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from embatch.errors import ModelError
+from embatch.frontends.opening import is_remote
+from embatch.frontends.remote_host import RemoteHost
 from embatch.frontends.server.jobs.asking import Asker, JobFailedError
 from embatch.frontends.server.jobs.checking import Checker
+from embatch.frontends.server.jobs.over_provider import ProviderRun
 from embatch.frontends.server.jobs.reading import GROUP_INPUTS, GroupReader, InputLines
 from embatch.frontends.server.jobs.room import Room
-from embatch.frontends.server.jobs.running import LocalRun, watched, write_undone
+from embatch.frontends.server.jobs.running import LocalRun, driven, watched, write_undone
+from embatch.storage.served_jobs import Done
 from embatch.storage.served_output import JobOutput, publish
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Sequence
 
+    from embatch.frontends.embedder import Embedder
     from embatch.frontends.server.jobs.asking import Models
     from embatch.frontends.server.jobs.checking import Verdict
-    from embatch.frontends.server.settings import ServeSettings
+    from embatch.frontends.server.settings import ServedModel, ServeSettings
     from embatch.storage.served import ServedFolder
     from embatch.storage.served_jobs import Ending, ServedJob, ServedJobs
+    from embatch.storage.spending import Purse
+
+    Ended = tuple[Ending, Sequence[dict[str, Any]] | None]
 
 IN_FLIGHT = 512
 """Inputs of one model's jobs that are under way together, unless its queue is short."""
@@ -30,40 +40,39 @@ SIDE_BY_SIDE = 16
 _SLICE = 256  # lines that a thread takes in one go: it holds the interpreter for about a millisecond
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What carrying jobs out takes."""
+
+    folder: ServedFolder
+    jobs: ServedJobs
+    pool: Models
+    settings: ServeSettings
+    clock: Callable[[], float]
+    """Seconds since the Unix epoch."""
+    in_thread: Callable[..., Awaitable[Any]]
+    """Calls a function that may block."""
+    most_rows: int
+    """Of a job."""
+    kept_s: float
+    """How long outputs are kept, unless the job says otherwise."""
+    open_embedder: Callable[[ServedModel], Embedder]
+    """Opens a provider's model for a job of its own."""
+    purse: Purse | None = None
+    """What bounds a day's dollars."""
+
+
 class Carrier:
-    """Carries jobs out.
+    """Carries jobs out."""
 
-    Args:
-        folder: of files and jobs.
-        jobs: the jobs in it.
-        pool: models.
-        settings: of the server.
-        clock: seconds since the Unix epoch.
-        in_thread: calls a function that may block.
-        most_rows: of a job.
-        kept_s: how long outputs are kept, unless the job says otherwise.
-    """
-
-    def __init__(
-        self,
-        folder: ServedFolder,
-        jobs: ServedJobs,
-        pool: Models,
-        settings: ServeSettings,
-        *,
-        clock: Callable[[], float],
-        in_thread: Callable[..., Awaitable[Any]],
-        most_rows: int,
-        kept_s: float,
-    ) -> None:
-        self._folder = folder
-        self._jobs = jobs
-        self._pool = pool
-        self._settings = settings
-        self._clock = clock
-        self._in_thread = in_thread
-        self._most_rows = most_rows
-        self._kept_s = kept_s
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._folder = means.folder
+        self._jobs = means.jobs
+        self._pool = means.pool
+        self._settings = means.settings
+        self._clock = means.clock
+        self._in_thread = means.in_thread
         self._rooms: dict[str, Room] = {}
         self._turns: dict[str, Room] = {}
 
@@ -79,10 +88,10 @@ class Carrier:
         if job.status == "validating":
             await self._validate(job, cancelled)
             job = await self._find(name)
-        if job.status == "in_progress":
-            ending = await self._work(job, cancelled)
+        if job.status == "in_progress" or self._is_cancelled_at_provider(job):
+            ending, errors = await self._work(job, cancelled)
             if ending != "cancelled":  # which is written down by whoever wants it
-                await self._in_thread(self._jobs.finalize, name, ending, self._clock())
+                await self._in_thread(self._jobs.finalize, name, ending, self._clock(), errors)
             job = await self._find(name)
         if job.ended is None:
             await self._finish(job)
@@ -116,7 +125,7 @@ class Carrier:
             await self._in_thread(begin, job.id, total=verdict.total, model=verdict.model, now=self._clock())
 
     async def _check(self, job: ServedJob, cancelled: asyncio.Event) -> Verdict | None:
-        checker = Checker(job.endpoint, knows=self._knows, most_rows=self._most_rows)
+        checker = Checker(job.endpoint, knows=self._knows, most_rows=self._means.most_rows)
         with self._lines(job, fresh=True) as lines:
             while part := await self._in_thread(lines.take, _SLICE):
                 if cancelled.is_set() or not await self._in_thread(checker.feed, part):
@@ -152,24 +161,72 @@ class Carrier:
 
     # --- in progress ------------------------------------------------------------------------------------------
 
-    async def _work(self, job: ServedJob, cancelled: asyncio.Event) -> Ending:
+    async def _work(self, job: ServedJob, cancelled: asyncio.Event) -> Ended:
         """Its rows, once it is its turn."""
         try:
-            model = self._pool.name_of(job.model)
+            served = self._pool.served(job.model)
         except ModelError as error:
             raise JobFailedError("model_not_found", str(error)) from error
-        turns = self._turns.setdefault(model, Room(SIDE_BY_SIDE))
-        watch = partial(watched, cancelled=cancelled, is_over=lambda: self._clock() >= job.expires)
-        ending: Ending = await watch(turns.take(1))
-        if ending != "completed":
-            return ending
+        turns = self._turns.setdefault(served.name, Room(SIDE_BY_SIDE))
+        watch = partial(watched, cancelled=cancelled, is_over=partial(self._is_over, job))
+        if job.status != "cancelling":
+            ending = await watch(turns.take(1))
+            if ending != "completed":
+                return ending, None
         try:
+            if is_remote(served.model):
+                ended = await self._work_at_provider(job, served, cancelled)
+                if ended is not None:
+                    return ended
             output = await self._in_thread(JobOutput, self._folder, self._jobs, job)
             with output, self._lines(job) as lines:
-                run = self._run(job, model, lines, output)
-                return await watch(run.run(), note=lambda: self._in_thread(output.sync))
+                run = self._run(job, served.name, lines, output)
+                return await watch(run.run(), note=lambda: self._in_thread(output.sync)), None
         finally:
-            turns.give(1)
+            if job.status != "cancelling":
+                turns.give(1)
+
+    async def _work_at_provider(
+        self, job: ServedJob, served: ServedModel, cancelled: asyncio.Event
+    ) -> Ended | None:
+        """Its rows through the provider's jobs; None if it has none, so that calls are the only way."""
+        embedder = await self._in_thread(self._means.open_embedder, served)
+        try:
+            host = embedder.host
+            if not isinstance(host, RemoteHost) or host.backend.facts.job is None:
+                return None
+            await self._in_thread(self._jobs.start_over, job.id)  # the journal knows what was done
+            job = await self._find(job.id)
+            output = await self._in_thread(JobOutput, self._folder, self._jobs, job)
+            with output:
+                run = ProviderRun(
+                    job,
+                    embedder,
+                    output,
+                    source=self._folder.file(job.input_file),
+                    place=self._folder.run(job.id),
+                    settings=self._settings,
+                    purse=self._means.purse,
+                )
+                if job.status == "cancelling":
+                    run.stop("cancelled")
+                note = partial(self._note_rows, job, run)
+                is_over = partial(self._is_over, job)
+                ending = await driven(run, cancelled=cancelled, is_over=is_over, note=note)
+                await self._in_thread(output.sync)
+                return ending, run.errors
+        finally:
+            await self._in_thread(embedder.close)
+
+    async def _note_rows(self, job: ServedJob, run: ProviderRun) -> None:
+        await self._in_thread(self._jobs.note, job.id, Done(completed=run.rows_done))
+
+    def _is_over(self, job: ServedJob) -> bool:
+        return self._clock() >= job.expires
+
+    def _is_cancelled_at_provider(self, job: ServedJob) -> bool:
+        """Whether a kill came between a cancel and what it means: jobs at the provider that nobody wants any more."""
+        return job.status == "cancelling" and not job.done.bytes and self._folder.run(job.id).exists()
 
     def _run(self, job: ServedJob, model: str, lines: InputLines, output: JobOutput) -> LocalRun:
         room = self._room(model)
@@ -197,9 +254,10 @@ class Carrier:
             await self._tell_undone(job)
             job = await self._find(job.id)
         now = self._clock()
-        kept_s = self._kept_s if job.output_expires is None else job.output_expires
+        kept_s = self._means.kept_s if job.output_expires is None else job.output_expires
         files = await self._in_thread(publish, self._folder, job, job.done, now=now, expires=now + kept_s)
         await self._in_thread(self._jobs.end, job.id, files, now)
+        await self._in_thread(shutil.rmtree, self._folder.run(job.id), ignore_errors=True)
 
     def _is_published(self, job: ServedJob) -> bool:
         """Whether a kill came after the first output had got its name: nothing is missing in it then."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embatch.errors import EmbatchError, OutputError, OutputMismatchError
 from embatch.frontends.server.jobs.asking import LONGEST_PAUSE_S, JobFailedError
-from embatch.frontends.server.jobs.carrying import Carrier
+from embatch.frontends.server.jobs.carrying import Carrier, Means
+from embatch.frontends.server.jobs.over_provider import NotNowError
 from embatch.frontends.server.jobs.rows import complaint
 from embatch.storage.folders import user_folder
 from embatch.storage.served import ServedFolder
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from embatch.frontends.embedder import Embedder
     from embatch.frontends.server.jobs.asking import Models
-    from embatch.frontends.server.settings import ServeSettings
+    from embatch.frontends.server.settings import ServedModel, ServeSettings
     from embatch.storage.served_jobs import ServedJob
+    from embatch.storage.spending import Purse
 
 WINDOW_S = 86_400.0
 """`completion_window`: the only one there is, as at OpenAI."""
@@ -61,6 +64,8 @@ class Jobs:
         clock: seconds since the Unix epoch.
         window_s: that a job has.
         most_rows: of a job.
+        open_embedder: opens a provider's model for a job; as the pool would unless given.
+        purse: what bounds a day's dollars over providers' models.
     """
 
     def __init__(
@@ -71,10 +76,15 @@ class Jobs:
         clock: Callable[[], float] = time.time,
         window_s: float = WINDOW_S,
         most_rows: int = MOST_ROWS,
+        open_embedder: Callable[[ServedModel], Embedder] | None = None,
+        purse: Purse | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.window_s = window_s
+        self.purse = purse
+        """Set before the start."""
+        self._open_embedder = open_embedder or _open_model
         self._pool = pool
         self._most_rows = most_rows
         self._threads = ThreadPoolExecutor(_THREADS, "embatch-jobs")
@@ -134,14 +144,18 @@ class Jobs:
             if self._served is None:
                 served = await self.in_thread(_open, self.folder, self.clock)
                 self._carrier = Carrier(
-                    served.folder,
-                    served.jobs,
-                    self._pool,
-                    self.settings,
-                    clock=self.clock,
-                    in_thread=self.in_thread,
-                    most_rows=self._most_rows,
-                    kept_s=KEPT_S,
+                    Means(
+                        folder=served.folder,
+                        jobs=served.jobs,
+                        pool=self._pool,
+                        settings=self.settings,
+                        clock=self.clock,
+                        in_thread=self.in_thread,
+                        most_rows=self._most_rows,
+                        kept_s=KEPT_S,
+                        open_embedder=self._open_embedder,
+                        purse=self.purse,
+                    )
                 )
                 for job in await self.in_thread(served.jobs.under_way):
                     self.launch(job)
@@ -201,6 +215,8 @@ class Jobs:
                 return True
         except OutputError as error:
             _log.warning("job %s waits for its folder: %s %s", name, error, error.hint)
+        except NotNowError as error:
+            _log.warning("job %s waits: %s", name, error)
         except Exception:  # noqa: BLE001  # a job must not end for want of a handler
             _log.exception("job %s met a fault of the server", name)
             if tries >= _FAULTS:
@@ -222,6 +238,12 @@ class Jobs:
                 _log.warning("files that have expired could not be deleted: %s", error)
 
 
+def _open_model(served: ServedModel) -> Embedder:
+    from embatch.frontends.embedder import Embedder
+
+    return Embedder(served.model, **served.options)
+
+
 def _open(path: Path, clock: Callable[[], float]) -> Served:
     """Open the folder, and sweep away what killed servers left."""
     folder = ServedFolder.open(path)
@@ -231,7 +253,7 @@ def _open(path: Path, clock: Callable[[], float]) -> Served:
         under_way = jobs.under_way()
         outputs = [name for job in under_way for name in (job.output_file, job.error_file)]
         parts = [name for job in under_way for name in job.part_names]
-        folder.sweep(keep_files=[*files.names(), *outputs], keep_parts=parts)
+        folder.sweep(files=[*files.names(), *outputs], parts=parts, runs=[job.id for job in under_way])
     except BaseException:
         folder.close()
         raise

@@ -34,6 +34,7 @@ def routes(state: ServerState) -> list[Route]:
     """All routes of files and batches. Makes the server's jobs if nobody has."""
     if state.jobs is None:
         state.jobs = Jobs(state.settings, state.pool)
+    state.jobs.purse = state.jobs.purse or state.purse
     files, batches = FileRoutes(state.jobs), BatchRoutes(state.jobs)
     return [
         Route("/v1/files", files.upload, methods=["POST"]),

@@ -7,6 +7,7 @@ process that is killed goes on after the last row that counts.
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from embatch.frontends.server.jobs.reading import GroupReader
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from embatch.frontends.server.jobs.asking import Asker
+    from embatch.frontends.server.jobs.over_provider import ProviderRun
     from embatch.frontends.server.jobs.reading import Group, InputLines
     from embatch.frontends.server.jobs.room import Room
     from embatch.frontends.server.jobs.rows import Settled
@@ -143,6 +145,41 @@ def write_undone(reader: GroupReader, output: JobOutput, job: ServedJob) -> bool
         lines = [undone_line(row, job=job.id, ending=str(job.ending)) for row in group.rows]
         output.append(b"", b"".join(lines), upto=group.upto, lines=group.lines)
     return True
+
+
+async def driven(
+    run: ProviderRun,
+    *,
+    cancelled: asyncio.Event,
+    is_over: Callable[[], bool],
+    note: Callable[[], Awaitable[Any]],
+) -> Ending:
+    """Run a job over a provider in a thread of its own, and end it early when it is to be, with what it has.
+
+    Args:
+        run: what blocks.
+        cancelled: somebody wants it to end.
+        is_over: its time is over.
+        note: tells how far it has come; called every quarter of a second.
+    """
+    thread = ThreadPoolExecutor(1, "embatch-provider-job")
+    work = asyncio.get_running_loop().run_in_executor(thread, run.run)
+    try:
+        while not work.done():
+            await asyncio.wait({work}, timeout=NOTE_S)
+            if cancelled.is_set():
+                run.stop("cancelled")
+            elif is_over():
+                run.stop("expired")
+            elif not work.done():
+                await note()
+        return await work
+    finally:
+        if not work.done():
+            run.stop(None)
+            await asyncio.wait({work})
+            work.exception()  # which is that it was stopped
+        thread.shutdown(wait=False)
 
 
 async def watched(
