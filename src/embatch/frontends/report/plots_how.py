@@ -268,14 +268,7 @@ def ways_plot(figures: Figures) -> Plot | None:
         y=[html.escape(way.name) for way in shown],
         x=[one / size for one in seconds],
         marker={"color": [GREEN if way.this else GREY for way in shown]},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [_off(way.high_s, way.seconds, size) for way in shown],
-            "arrayminus": [_off(way.seconds, way.low_s, size) for way in shown],
-            "color": ORANGE,
-            "thickness": 1.5,
-        },
+        error_x=_error_bars(shown, size),
         hovertext=[html.escape(": ".join((way.name, ", ".join(way_words(way))))) for way in shown],
         hoverinfo="text",
     )
@@ -290,9 +283,27 @@ def ways_plot(figures: Figures) -> Plot | None:
             yaxis={"automargin": True},
             showlegend=False,
         ),
-        columns=("way", "time", "cost", "how it is known"),
-        rows=tuple(_way_rows(ways)),
+        columns=("way", "time", "cost", "how it is known")
+        if figures.lanes
+        else ("way", "time", "how it is known"),
+        rows=tuple(_way_rows(ways, priced=figures.lanes)),
     )
+
+
+def _error_bars(ways: Sequence[Alternative], size: float) -> dict[str, Any] | None:
+    """The spans of those ways that have one."""
+    above = [_off(way.high_s, way.seconds, size) for way in ways]
+    below = [_off(way.seconds, way.low_s, size) for way in ways]
+    if not any(above) and not any(below):
+        return None
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": above,
+        "arrayminus": below,
+        "color": ORANGE,
+        "thickness": 1.5,
+    }
 
 
 def _off(high: float | None, low: float | None, size: float) -> float | None:
@@ -306,9 +317,10 @@ def way_words(way: Alternative) -> list[str]:
     return found if way.dollars is None else [*found, dollars(way.dollars)]
 
 
-def _way_rows(ways: Sequence[Alternative]) -> Iterator[tuple[str, ...]]:
+def _way_rows(ways: Sequence[Alternative], *, priced: bool) -> Iterator[tuple[str, ...]]:
     for way in ways:
         seconds = "" if way.seconds is None else duration(way.seconds)
         if way.low_s is not None and way.high_s is not None and way.high_s > way.low_s:
             seconds += f" ({duration(way.low_s)} – {duration(way.high_s)})"
-        yield way.name, seconds, "" if way.dollars is None else dollars(way.dollars), way.note
+        money = ("" if way.dollars is None else dollars(way.dollars),) if priced else ()
+        yield way.name, seconds, *money, way.note

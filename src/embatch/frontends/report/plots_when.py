@@ -111,10 +111,7 @@ def _row_labels(rows: Sequence[str]) -> tuple[list[str], list[float]]:
     groups: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(row.split()[0] if row[-1:].isdigit() else row, []).append(i)
-    labels = [
-        html.escape(name if len(at) == 1 else f"{len(at)} × {name.rstrip('s')}")
-        for name, at in groups.items()
-    ]
+    labels = [html.escape(name) for name in groups]
     return labels, [sum(at) / len(at) for at in groups.values()]
 
 
@@ -231,14 +228,14 @@ def done_plot(figures: Figures) -> Plot | None:
         x=at,
         y=[one.items for one in figures.done],
         mode="lines",
-        line={"color": VIOLET, "width": 2, "shape": "hv"},
+        line={"color": VIOLET, "width": 4, "shape": "hv"},
     )
     paid = go.Scatter(
         name="dollars",
         x=at,
         y=[one.dollars for one in figures.done],
         mode="lines",
-        line={"color": GREEN, "width": 1.5, "shape": "hv", "dash": "dot"},
+        line={"color": GREEN, "width": 2, "shape": "hv", "dash": "dot"},
         yaxis="y2",
     )
     last = figures.done[-1]
