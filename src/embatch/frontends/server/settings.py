@@ -53,8 +53,8 @@ class ServeSettings:
     idle_models: int = 2
     """Models kept open at once; the one unused for longest makes room for another."""
     keys: tuple[ApiKey, ...] = ()
-    """If there are any, every request needs one of them, but `/health`, `/ready` and the dashboard's page, which holds no
-    data and asks for a key itself."""
+    """If there are any, every request needs one of them, but `/health`, `/ready` and the dashboard's page, which holds
+    no data and asks for a key itself."""
     queue: int = 4096
     """Inputs that may wait, for each model."""
     timeout_s: float = 60.0
