@@ -112,7 +112,7 @@ def test_the_stream_begins_at_once_and_ends_with_the_server(serving: Serving) ->
         answer = connection.getresponse()
         assert answer.headers["Content-Type"].startswith("text/event-stream")
         assert answer.headers["Cache-Control"] == "no-store"
-        lines = []
+        lines: list[bytes] = []
         while not lines or not lines[-1].startswith(b"data: "):
             lines.append(answer.readline())
         told = json.loads(lines[-1].removeprefix(b"data: "))
@@ -290,7 +290,7 @@ def test_listeners_are_counted_and_leave() -> None:
         messages = live.listen()
         await data_of(messages)
         assert live.listeners == 1
-        await messages.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await messages.aclose()
         assert live.listeners == 0
 
     asyncio.run(run())

@@ -60,6 +60,10 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     wrong: list[str] = []
     expected: list[str] = []
 
+    def tell(text: str, is_wrong: bool) -> None:
+        if is_wrong:
+            wrong.append(text)
+
     def open_page(
         url: str, *, width: int = 1280, height: int = 900, may_fail: str | None = None, **options: Any
     ) -> Any:
@@ -69,11 +73,9 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
             expected.append(may_fail)
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
-        page.on(
-            "console", lambda message: message.type in {"error", "warning"} and wrong.append(message.text)
-        )
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(url) or wrong.append(request.url))
+        page.on("console", lambda message: tell(message.text, message.type in {"error", "warning"}))
+        page.on("pageerror", lambda error: tell(str(error), True))
+        page.on("request", lambda request: tell(request.url, not request.url.startswith(url)))
         page.goto(url)
         return page
 
@@ -122,6 +124,7 @@ def live(page: Any) -> Any:
 def test_charts_draw_what_happens(server: BackgroundServer, visit: Callable[..., Any]) -> None:
     """Live figures move while requests come in, each chart says in words what it shows, and all is from this host."""
     page = live(visit(server.url))
+    page.check('input[name="span"][value="60"]')
     ask_for_vectors(server)
     assert comes(page, "document.querySelectorAll('.plot canvas').length >= 7")
     assert comes(page, "!document.getElementById('fig-latency').textContent.startsWith('–')")

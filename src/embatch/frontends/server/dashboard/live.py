@@ -24,7 +24,7 @@ from embatch.frontends.server.dashboard.status import ModelSeen
 from embatch.frontends.server.errors import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from embatch.frontends.server.state import ServerState
 
@@ -77,7 +77,7 @@ class Live:
         self._keep_looking()
         return self._shaped(await self._board(since), since)
 
-    def listen(self) -> AsyncIterator[bytes]:
+    def listen(self) -> AsyncGenerator[bytes]:
         """Messages of server-sent events: everything at once, then once a second what is new, until the server drains.
 
         Raises:
@@ -95,7 +95,7 @@ class Live:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    async def _events(self) -> AsyncIterator[bytes]:
+    async def _events(self) -> AsyncGenerator[bytes]:
         # Counted from the first message on: one that is never asked for would be counted for ever.
         if self._listeners >= LISTENERS:
             yield b"event: full\ndata: {}\n\n"
