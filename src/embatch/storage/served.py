@@ -125,6 +125,18 @@ class ServedFolder:
             yield self._open
 
     @contextmanager
+    def glancing(self) -> Iterator[sqlite3.Connection | None]:
+        """As `reading`, but None instead of a wait while somebody else is at it: for an event loop."""
+        if not self._lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            with self.reading() as connection:
+                yield connection
+        finally:
+            self._lock.release()
+
+    @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of the block, or nothing of it."""
         with self.reading() as connection, transaction(connection):

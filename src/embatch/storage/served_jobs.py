@@ -127,6 +127,7 @@ class ServedJobs:
 
     def __init__(self, folder: ServedFolder) -> None:
         self._folder = folder
+        self._counts: dict[str, int] = dict.fromkeys(STATUSES, 0)
 
     def create(
         self,
@@ -184,10 +185,12 @@ class ServedJobs:
         return None if row is None else str(row[0])
 
     def counts(self) -> dict[str, int]:
-        """Jobs by status, those without any included."""
-        with self._folder.reading() as connection:
-            found = dict(connection.execute(_COUNTS).fetchall())
-        return {status: int(found.get(status, 0)) for status in STATUSES}
+        """Jobs by status, those without any included. Never waits: as they were a moment ago if that is busy."""
+        with self._folder.glancing() as connection:
+            if connection is not None:
+                found = dict(connection.execute(_COUNTS).fetchall())
+                self._counts = {status: int(found.get(status, 0)) for status in STATUSES}
+        return dict(self._counts)
 
     # --- changes of state -------------------------------------------------------------------------------------
 

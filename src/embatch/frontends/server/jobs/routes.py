@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from embatch.frontends.server import wire
@@ -16,9 +16,6 @@ from embatch.frontends.server.jobs.jobs import KEPT_S, Jobs
 from embatch.frontends.server.transport.body import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from typing import BinaryIO
-
     from starlette.requests import Request
 
     from embatch.frontends.server.state import ServerState
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from embatch.storage.served_jobs import ServedJob
 
 _MOST_FILES, _MOST_BATCHES, _USUAL_BATCHES = 10_000, 100, 20
-_PIECE_BYTES = 256 << 10
 _BATCH_BYTES = 64 << 10  # of the body that makes one
 
 
@@ -133,23 +129,13 @@ class FileRoutes:
         return _json({"id": file.id, "object": "file", "deleted": True})
 
     async def content(self, request: Request) -> Response:
-        """`GET` of what is in it, as it is read."""
+        """`GET` of what is in it, or of a range of it."""
         file = await self._find(request)
         served = await self._jobs.opened()
-        try:
-            stream = await self._jobs.in_thread(served.folder.file(file.id).open, "rb")
-        except FileNotFoundError:
-            raise shown.missing("File object", file.id) from None
-        return StreamingResponse(
-            self._pieces(stream),
-            media_type="application/octet-stream",
-            headers={"Content-Length": str(file.bytes)},
-        )
-
-    async def _pieces(self, stream: BinaryIO) -> AsyncIterator[bytes]:
-        with stream:
-            while piece := await self._jobs.in_thread(stream.read, _PIECE_BYTES):
-                yield piece
+        path = served.folder.file(file.id)
+        if not await self._jobs.in_thread(path.exists):  # it was deleted behind the server's back
+            raise shown.missing("File object", file.id)
+        return FileResponse(path, media_type="application/octet-stream")
 
     async def _find(self, request: Request) -> ServedFile:
         name = request.path_params["id"]

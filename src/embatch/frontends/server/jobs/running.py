@@ -164,9 +164,11 @@ async def driven(
     """
     thread = ThreadPoolExecutor(1, "embatch-provider-job")
     work = asyncio.get_running_loop().run_in_executor(thread, run.run)
+    asked = asyncio.create_task(cancelled.wait())
     try:
         while not work.done():
-            await asyncio.wait({work}, timeout=NOTE_S)
+            first: set[asyncio.Future[Any]] = {work} if asked.done() else {work, asked}
+            await asyncio.wait(first, timeout=NOTE_S, return_when=asyncio.FIRST_COMPLETED)
             if cancelled.is_set():
                 run.stop("cancelled")
             elif is_over():
@@ -175,6 +177,7 @@ async def driven(
                 await note()
         return await work
     finally:
+        asked.cancel()
         if not work.done():
             run.stop(None)
             await asyncio.wait({work})
