@@ -312,8 +312,9 @@ class Gateway:
                 self._dollars += sending.bill.dollars
                 self._calls += sending.bill.calls
                 self._tokens += sending.bill.tokens
-            if sending.seen is not None and self._observer is not None:
-                self._observer.see(replace(sending.seen, stream=stream))
+            if self._observer is not None:
+                for seen in sending.seen:
+                    self._observer.see(replace(seen, stream=stream))
             self._model.save(least_s=_SAVE_S)
 
 

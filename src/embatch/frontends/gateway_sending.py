@@ -6,6 +6,7 @@ run as a whole ends the asks whose texts were not sent.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     GatewayPile = PileOnItsWay[Input, Row]
 
+_log = logging.getLogger(__name__)
 _MARGIN = (
     2.1  # a run sends nothing that might cost more than is left of its budget, by twice the estimate at first
 )
@@ -63,8 +65,8 @@ class Sending:
         self._estimates: dict[str, int] = {}
         self._truncated: set[str] = set()
         self.bill = Bill(0, 0.0, 0)
-        self.seen: BatchSeen | None = None
-        """What to tell an observer; None if nothing was sent."""
+        self.seen: list[BatchSeen] = []
+        """Its runs, for an observer."""
 
     def go(self) -> list[Row | EmbatchError]:
         """Results of all inputs, in the order of the pile."""
@@ -126,12 +128,23 @@ class Sending:
         """Who pays for which texts. What nobody can pay for has its error then; the rest may go in another run."""
         if self._purse is None:
             return [Share(None, list(texts), 0.0, None)]
+        shares: list[Share] = []
+        try:
+            refused = self._divide(self._purse, texts, shares)
+        except EmbatchError:
+            self._settle(shares, 0.0)
+            raise
+        if not shares:
+            self._rows.update(refused)
+        return shares
+
+    def _divide(self, purse: Purse, texts: Sequence[str], shares: list[Share]) -> dict[str, GoalError]:
+        """Add each payer's share; texts that none can pay for now, some of which none ever can."""
         left = dict.fromkeys(texts)
         refused: dict[str, GoalError] = {}
-        shares: list[Share] = []
         for payer in dict.fromkeys(payer for text in texts for payer in self._payers[text]):
             own = [text for text in left if payer in self._payers[text]]
-            share, error = self._share(self._purse, payer, own)
+            share, error = self._share(purse, payer, own)
             if share is not None:
                 shares.append(share)
                 refused = {text: why for text, why in refused.items() if text not in share.texts}
@@ -139,9 +152,7 @@ class Sending:
             elif error is not None:
                 too_dear = self._price(own[:1])
                 refused.update((text, error) for text in own if self._price([text]) >= too_dear)
-        if not shares:
-            self._rows.update(refused)
-        return shares
+        return refused
 
     def _share(
         self, purse: Purse, payer: str | None, texts: Sequence[str]
@@ -226,7 +237,10 @@ class Sending:
         whole = sum(self._price(share.texts) for share in shares)
         for share in shares:
             part = self._price(share.texts) / whole if whole else 1 / len(shares)
-            self._purse.settle(share.number or 0, dollars * part)
+            try:
+                self._purse.settle(share.number or 0, dollars * part)
+            except EmbatchError as error:  # the vectors are there, and what is reserved counts as spent
+                _log.warning("what was spent could not be written down: %s", error)
 
     def _conclude(
         self,
@@ -250,18 +264,20 @@ class Sending:
         self.bill = Bill(
             bill.calls + lanes.calls, bill.dollars + lanes.dollars, bill.tokens + lanes.call_tokens
         )
-        self.seen = BatchSeen(
-            at=at,
-            seconds=seconds,
-            stream=0,
-            items=len(texts),
-            longest=max(estimates),
-            tokens=lanes.call_tokens,
-            padded_tokens=lanes.call_tokens,
-            budget=0,
-            asks=self._pile.asks,
-            priority=self._pile.priority,
-            error="" if stopped is None else type(stopped).__name__,
+        self.seen.append(
+            BatchSeen(
+                at=at,
+                seconds=seconds,
+                stream=0,
+                items=len(texts),
+                longest=max(estimates),
+                tokens=lanes.call_tokens,
+                padded_tokens=lanes.call_tokens,
+                budget=0,
+                asks=self._pile.asks,
+                priority=self._pile.priority,
+                error="" if stopped is None else type(stopped).__name__,
+            )
         )
 
 

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from embatch.emulator import Emulator
+    from embatch.emulator.catalog import ProviderName
     from embatch.seen import AskSeen, BatchSeen, Seen
     from embatch.serving import Ticket
     from embatch.types import FloatArray
 
 MODEL = "openai:text-embedding-3-small"
+MODELS = {"openai": MODEL, "gemini": "gemini:gemini-embedding-001"}
 WAIT_S = 30.0
 
 
@@ -106,16 +108,16 @@ class Place:
 
     def open(self, *, dimensions: int | None = None, **options: Any) -> Gateway:
         """A gateway with a model of its own."""
-        provider = open_provider(MODEL, base_url=self.emulator.url, api_key="a-key")
+        provider = open_provider(MODELS[self.emulator.provider], base_url=self.emulator.url, api_key="a-key")
         model = RemoteModel(provider, clock=Clock(self.scale))
         gateway = Gateway(RemoteHost(model, dimensions=dimensions, overlong="truncate"), **options)
         self.made.append((gateway, model))
         return gateway
 
-    def vectors(self, *texts: str) -> FloatArray:
+    def vectors(self, *texts: str, dimensions: int | None = None) -> FloatArray:
         """What one caller alone gets for these, in one run."""
         _, model = self.made[0]
-        host = RemoteHost(model, dimensions=None, overlong="truncate")
+        host = RemoteHost(model, dimensions=dimensions, overlong="truncate")
         blocks = list(host.run(None, list(as_items(texts)), store=None).blocks())
         assert not any(block.failures for block in blocks)
         return np.concatenate([block.vectors for block in blocks])
@@ -128,18 +130,21 @@ class Place:
 
 @pytest.fixture
 def make_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Place]]:
-    """`make_place(scale=1.0, latency=False, **options)` starts an emulator."""
+    """`make_place("openai", scale=1.0, latency=False, **options)` starts an emulator."""
     pytest.importorskip("starlette")
     pytest.importorskip("openai")
+    pytest.importorskip("google.genai")
     from embatch.emulator import Emulator, EmulatorOptions, Latency
 
     monkeypatch.setenv("EMBATCH_CACHE", str(tmp_path / "cache"))
     places: list[Place] = []
 
-    def make(*, scale: float = 1.0, latency: bool = False, **options: Any) -> Place:
+    def make(
+        provider: ProviderName = "openai", *, scale: float = 1.0, latency: bool = False, **options: Any
+    ) -> Place:
         slow = Latency(stall_probability=0.0, burst_every_s=0.0) if latency else Latency.none()
         chosen = EmulatorOptions(seed=5, time_scale=scale, latency=slow, **options)
-        places.append(Place(Emulator("openai", options=chosen).start(), scale))
+        places.append(Place(Emulator(provider, options=chosen).start(), scale))
         return places[-1]
 
     yield make

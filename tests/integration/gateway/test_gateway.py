@@ -19,6 +19,7 @@ from embatch.errors import (
     ItemProviderError,
     OverloadedError,
     ProviderError,
+    TooLongError,
     UsageError,
 )
 from embatch.seen import AskSeen, BatchSeen
@@ -62,21 +63,23 @@ def test_two_hundred_asks_become_a_few_calls_with_every_vector_right(
 
 
 def test_a_quota_is_kept_and_every_ask_is_answered_all_the_same(make_place: Callable[..., Place]) -> None:
-    """While it is used up, asks pile up: full calls then, and hardly any that is refused."""
+    """What the provider refuses for now is learned from: asks pile up meanwhile, and go in full calls."""
     from embatch.emulator.options import Quotas
 
-    place = make_place(scale=200.0, latency=True, quotas=Quotas(requests=30, tokens=1_000_000))
-    gateway = place.open()
-    asked = [Asked(gateway, f"text {i}") for i in range(150)]
-    for _ in range(3):
-        asked[-1].answer  # noqa: B018  # waits for it: the next ones find a gateway at rest
-        asked += [Asked(gateway, f"text {i}") for i in range(len(asked), len(asked) + 50)]
+    place = make_place("gemini", scale=300.0, latency=True, quotas=Quotas(items=100))
+    gateway = place.open(dimensions=256)
+    asked: list[Asked] = []
+    for _ in range(4):
+        asked += [Asked(gateway, f"text {i}") for i in range(len(asked), len(asked) + 80)]
+        assert asked[-1].answer.failures == ()  # waits for it: the next ones find a gateway at rest
     answers = [one.answer for one in asked]
-    expected = place.vectors(*(f"text {i}" for i in range(len(asked))))
-    assert all(np.array_equal(a.vectors[0], v) for a, v in zip(answers, expected, strict=True))
     requests = place.emulator.requests
-    assert requests.refused["embed"] <= 4
-    assert requests["embed"] < len(asked) / 5
+    assert requests.most_items() <= 2 * 100  # a full bucket, and what flows into it in a minute
+    assert 1 <= requests.refused["embed"] <= 30
+    assert requests["embed"] - requests.refused["embed"] < len(asked) / 5
+    place.emulator.set_quotas(Quotas())
+    expected = place.vectors(*(f"text {i}" for i in range(len(asked))), dimensions=256)
+    assert all(np.array_equal(a.vectors[0], v) for a, v in zip(answers, expected, strict=True))
 
 
 def test_a_refused_text_hurts_its_own_ask_only(place: Place) -> None:
@@ -160,6 +163,40 @@ def test_tasks_and_dimensions_go_apart(place: Place) -> None:
         Asked(gateway, [1, 2, 3])
     with pytest.raises(UsageError, match="at least one"):
         Asked(gateway)
+
+
+def test_tasks_of_one_model_are_never_mixed_up(make_place: Callable[..., Place]) -> None:
+    """Queries and documents with equal texts go in calls and stores of their own."""
+    place = make_place("gemini")
+    stores: dict[str, Vectors] = {}
+    gateway = place.open(
+        dimensions=256, store_for=lambda spec: stores.setdefault(spec.fingerprint, Vectors())
+    )
+    tasks = (None, "query", "document", "CLUSTERING")
+    for _ in range(2):
+        asked = [Asked(gateway, f"text {i // 4}", task=tasks[i % 4]) for i in range(40)]
+        answers = [one.answer for one in asked]
+    assert sum(answer.cached for answer in answers) == 40
+    assert [len(store) for store in stores.values()] == [10, 10, 10]
+    vectors = np.stack([answer.vectors[0] for answer in answers]).reshape(10, 4, 256)
+    assert np.array_equal(vectors[:, 0], vectors[:, 2])
+    for one, other in ((0, 1), (0, 3), (1, 3)):
+        assert (np.abs(vectors[:, one] - vectors[:, other]).max(axis=1) > 1e-3).all()
+
+
+def test_long_texts_fare_as_each_ask_wants(place: Place) -> None:
+    """Cut and counted, averaged, or refused: side by side, in one gateway."""
+    gateway = place.open()
+    long = "many words " * 5000
+    cut_, pooled, refused = (
+        Asked(gateway, long, "short", overlong=how).answer for how in ("truncate", "pool", "error")
+    )
+    assert (cut_.truncated, pooled.truncated, refused.truncated) == (1, 0, 0)
+    assert np.isfinite(pooled.vectors).all()
+    assert np.abs(cut_.vectors[0] - pooled.vectors[0]).max() > 1e-3
+    assert [type(failure.error) for failure in refused.failures] == [TooLongError]
+    for answer in (cut_, pooled, refused):
+        assert np.array_equal(answer.vectors[1], cut_.vectors[1])
 
 
 def held_up(place: Place, **options: Any) -> tuple[Any, Asked]:
