@@ -329,7 +329,10 @@ def _plain(value: object) -> object:
 
 
 def _short(value: object) -> object:
-    return round(value, 6) if isinstance(value, float) else value
+    """Times to the microsecond, small amounts to six digits."""
+    if not isinstance(value, float):
+        return value
+    return round(value, 6) if abs(value) >= 1 else float(f"{value:.6g}")
 
 
 def _ending(error: BaseException | None) -> dict[str, str]:

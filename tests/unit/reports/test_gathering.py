@@ -213,6 +213,25 @@ def test_a_job_that_never_ended_lasts_as_long_as_the_run() -> None:
     assert found.spans[-1].note == "under way"
 
 
+def test_a_shared_rest_is_no_retry() -> None:
+    """What follows a failed batch in halves is a retry; a rest that was shared among the streams is none."""
+
+    def batch(at: float, items: int, *, fresh: bool, error: str = "", budget: int = 64) -> BatchSeen:
+        return BatchSeen(
+            at=at, seconds=0.1, stream=0, items=items, longest=8, tokens=8, padded_tokens=8, budget=budget,
+            fresh=fresh, error=error,
+        )  # fmt: skip
+
+    told = [
+        batch(0, 8, fresh=True, error="OutOfMemoryError"),
+        batch(1, 4, fresh=False),
+        batch(2, 4, fresh=False),
+        batch(3, 1, fresh=False, budget=0),
+        batch(4, 6, fresh=False),
+    ]
+    assert sums.retries(told) == [False, True, True, True, False]
+
+
 def test_a_runs_own_report_comes_before_what_was_recorded() -> None:
     """Thinned events are a sample: where the run has counted itself, its count is told."""
     batch = BatchSeen(

@@ -56,7 +56,9 @@ def totals(events: Events, foot: Mapping[str, Any], *, seconds: float, streams: 
         tokens=told("tokens", told("call_tokens", 0, lanes) + told("job_tokens", 0, lanes) or tokens),
         padded_tokens=told("padded_tokens", sum(seen.padded_tokens * n for seen, n in good)),
         batches=told("batches", sum(n for _, n in good)) if not lanes else 0,
-        retries=sum(n for seen, n in batches if not seen.fresh),
+        retries=sum(
+            n for (_, n), again in zip(batches, retries([seen for seen, _ in batches]), strict=True) if again
+        ),
         out_of_memory=sum(n for seen, n in batches if seen.error == "OutOfMemoryError"),
         calls=told("calls", sum(n for _, n in calls), lanes),
         calls_refused=told(
@@ -77,6 +79,25 @@ def totals(events: Events, foot: Mapping[str, Any], *, seconds: float, streams: 
         asks=sum(n for _, n in asks),
         asks_unanswered=sum(n for seen, n in asks if seen.outcome != "answered"),
     )
+
+
+def retries(batches: Sequence[BatchSeen]) -> list[bool]:
+    """Which batches were computed because others had failed, or had given no vectors for some of their texts.
+
+    A batch that is not fresh may also be a rest that was shared among the streams: it is a retry if texts of failed
+    batches are still owed, or if it is a text alone where batches are formed by tokens.
+    """
+    by_tokens = any(seen.budget for seen in batches)
+    found, owed = [False] * len(batches), 0
+    for i in sorted(range(len(batches)), key=lambda i: batches[i].at):
+        seen = batches[i]
+        alone = by_tokens and not seen.budget and seen.items == 1
+        found[i] = not seen.fresh and (owed >= seen.items or alone)
+        if found[i] and not alone:
+            owed -= seen.items
+        if seen.error and seen.items > 1:  # its halves follow
+            owed += seen.items
+    return found
 
 
 def _failed(events: Events) -> int:

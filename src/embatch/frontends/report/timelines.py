@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from embatch.frontends.report.figures import Span, Timeline
+from embatch.frontends.report.sums import retries
 from embatch.seen import BatchSeen
 from embatch.seen_lanes import BlockSeen, CallSeen, JobSeen, PauseSeen, WindowSeen
 
@@ -110,8 +111,8 @@ def _pause(seen: PauseSeen) -> Span:
 
 def _streams(batches: Sequence[BatchSeen]) -> list[tuple[str, list[Span]]]:
     rows: dict[int, list[Span]] = defaultdict(list)
-    for seen in batches:
-        kind: SpanKind = "failed" if seen.error else "batch" if seen.fresh else "retry"
+    for seen, again in zip(batches, retries(batches), strict=True):
+        kind: SpanKind = "failed" if seen.error else "retry" if again else "batch"
         rows[seen.stream].append(
             Span(
                 row=0,

@@ -113,6 +113,8 @@ def _sentences(figures: Figures, head: Mapping[str, Any], foot: Mapping[str, Any
             f"Of {sync.get('files', 0):,} files, {sync.get('added', 0):,} were new, {sync.get('changed', 0):,} had "
             f"changed and {sync.get('removed', 0):,} were gone; {sync.get('reused', 0):,} chunks kept their vector."
         )
+    if t.retries:
+        yield f"{t.retries:,} {'batch was a part' if t.retries == 1 else 'batches were parts'} of others that failed."
     if t.out_of_memory:
         yield f"{t.out_of_memory:,} batches did not fit into memory and were halved."
     if t.waits:
