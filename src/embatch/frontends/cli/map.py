@@ -113,12 +113,12 @@ def _json_lines() -> Tell:
     """Tells of each phase when it begins, and then once a second."""
     from embatch.frontends import view
 
-    told = {"phase": "", "at": 0.0}
+    phases, at = [""], [0.0]
 
     def tell(phase: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if phase != told["phase"] or now - float(told["at"]) >= _JSON_S:
-            told.update(phase=phase, at=now)
+        if phase != phases[0] or now - at[0] >= _JSON_S:
+            phases[0], at[0] = phase, now
             view.emit("progress", phase=phase, completed=done, total=total or None)
 
     return tell

@@ -15,6 +15,7 @@
     return made;
   };
   const number = (value) => value.toLocaleString("en-US");
+  const ordinal = (value) => value + (value === 2 ? "nd" : value === 3 ? "rd" : "th");
   const bytes = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
   const floats = (text) => new Float32Array(bytes(text).buffer);
   const integers = (text) => new Uint32Array(bytes(text).buffer);
@@ -134,6 +135,7 @@
 
   function list() {
     $("results").hidden = query === "";
+    $("results").dataset.query = query;
     $("hits").replaceChildren(...hits.slice(0, listed).map(entry));
     $("more").hidden = hits.length <= listed;
     $("more").textContent = `Show ${number(Math.min(LISTED, hits.length - listed))} more`;
@@ -314,7 +316,7 @@
   document.querySelector(`#colors input[value=${by}]`).checked = true;
   if (!webgl) {
     $("notice").hidden = step === 1;
-    $("notice").textContent = `This browser offers no WebGL: every ${step}th point is drawn, and the matches of a search. ` +
+    $("notice").textContent = `This browser offers no WebGL: every ${ordinal(step)} point is drawn, and the matches of a search. ` +
       "Search and tables know all of them.";
   }
   table();

@@ -35,7 +35,7 @@ EXACT = 100_000
 
 _SMALL = 512  # rows or columns of a matrix that is decomposed as a whole
 _ROUNDS = 5
-_BLOCK_NUMBERS = 16 << 20  # of a block of distances: 64 MB
+_BLOCK_NUMBERS = 4 << 20  # of a block of distances: 16 MB, and twice that for their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,8 @@ def boxed(points: FloatArray) -> FloatArray:
     low, high = points.min(axis=0), points.max(axis=0)
     half = float((high - low).max()) / 2
     centred = points - (low + high) / 2
-    return (centred / half if half > 0 else centred).astype(np.float32)
+    scaled: FloatArray = (centred / half if half > 0 else centred).astype(np.float32)
+    return scaled
 
 
 def spread(points: FloatArray) -> FloatArray:
@@ -161,7 +162,7 @@ def spread(points: FloatArray) -> FloatArray:
             values, points[:, axis], "right"
         )
         evened[:, axis] = ranks / len(points) - 1
-    return boxed((points + evened) / 2)
+    return boxed(((points + evened) / 2).astype(np.float32))
 
 
 class _Epochs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from textwrap import dedent
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -29,7 +30,7 @@ BASIS_ROWS = 10_000
 EXCERPTS_CHARS = 9_000_000
 """Of all excerpts together, so that the page stays loadable."""
 _LONGEST, _SHORTEST = 320, 60
-_SPACE = re.compile(r"[ \t]*\n\s*\n\s*")
+_BLANK = re.compile(r"[ \t]*\n\s*\n")
 
 
 class Scannable(Protocol):
@@ -142,8 +143,8 @@ def _spot(chunk: Chunk, length: int) -> Spot:
 
 
 def excerpt_of(text: str, length: int) -> str:
-    """The beginning of a text, at most `length` characters of it, without blank lines; `…` where it was cut."""
-    head = _SPACE.sub("\n", _clean(text[: 4 * length]).strip())
+    """The beginning of a text without blank lines and common indents, at most `length` characters long."""
+    head = dedent(_BLANK.sub("\n", f"\n{_clean(text[: 4 * length]).rstrip()}")).lstrip("\n")
     if len(head) <= length and len(text) <= 4 * length:
         return head
     return head[: length - 1].rstrip() + "…"

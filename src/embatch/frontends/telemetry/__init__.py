@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
 
     from embatch.frontends.telemetry.runs import RunSpan
-    from embatch.seen import Observer
+    from embatch.seen_lanes import RunObserver
 
 RunKind = Literal["embed", "index", "query", "generate"]
 """What a span of a run is called: the command, or the method of `Embedder`."""
@@ -77,8 +77,8 @@ def observer(
     address: str = "",
     port: int | None = None,
     ask_spans: bool = True,
-) -> Observer | None:
-    """What turns asks and batches into metrics and spans; None while telemetry is off.
+) -> RunObserver | None:
+    """What turns asks, batches and calls into metrics and spans; None while telemetry is off.
 
     Made within a span (`run_span`, or one of the program's own), its spans are children of that one.
 
@@ -98,7 +98,7 @@ def observer(
     return TelemetryObserver(subject, ask_spans=ask_spans)
 
 
-def both(*observers: Observer | None) -> Observer | None:
+def both(*observers: RunObserver | None) -> RunObserver | None:
     """One observer that tells all of these; None if there is none."""
     there = [one for one in observers if one is not None]
     if len(there) < 2:
@@ -176,7 +176,7 @@ def run_span(
 class _All:
     """Tells several observers."""
 
-    def __init__(self, observers: list[Observer]) -> None:
+    def __init__(self, observers: list[RunObserver]) -> None:
         self._observers = observers
 
     def see(self, seen: Any) -> None:

@@ -1,7 +1,7 @@
-"""An observer that turns asks and batches into spans and metrics.
+"""An observer that turns asks, batches and calls into spans and metrics.
 
-Spans are made when their ask or batch has ended, with the times that were seen. Asks come from other threads than their
-callers', so an ask's span belongs to the span within which the observer was made, if there was one.
+Spans are made when what they stand for has ended, with the times that were seen. Asks come from other threads than
+their callers', so an ask's span belongs to the span within which the observer was made, if there was one.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from opentelemetry import context, trace
 from embatch.frontends.telemetry import names
 from embatch.frontends.telemetry.signals import signals
 from embatch.seen import AskSeen, BatchSeen
+from embatch.seen_lanes import CallSeen
 
 if TYPE_CHECKING:
-    from embatch.seen import Seen
+    from embatch.seen_lanes import RunSeen
 
 
 def what(
@@ -55,7 +56,10 @@ def span_kind(subject: dict[str, Any]) -> Any:
 
 
 class TelemetryObserver:
-    """Records asks and batches of one model. Implements `Observer`.
+    """Records asks, batches and calls of one model. Implements `RunObserver`, and with it `Observer`.
+
+    What is counted as an operation of the conventions is what a caller asked for, so that no token counts twice: asks
+    here, runs in `runs`. Batches, and the calls that take their place with a provider, have measures of their own.
 
     Args:
         subject: as `what` gives it.
@@ -69,13 +73,15 @@ class TelemetryObserver:
         self._batch_spans = trace.get_current_span(self._within).get_span_context().is_valid
         self._ask_spans = ask_spans
 
-    def see(self, seen: Seen) -> None:
+    def see(self, seen: RunSeen) -> None:
         """Record it. Whatever goes wrong with that is nobody's concern."""
         try:
             if isinstance(seen, AskSeen):
                 self._ask(seen)
             elif isinstance(seen, BatchSeen):
                 self._batch(seen)
+            elif isinstance(seen, CallSeen):
+                self._call(seen)
         except Exception:  # noqa: BLE001, S110  # observers never raise, and the SDK has logged it
             pass
 
@@ -115,6 +121,19 @@ class TelemetryObserver:
                 names.BATCH_ASKS: batch.asks,
             }
             self._span(batch.at, batch.seconds, told, batch.error)
+
+    def _call(self, call: CallSeen) -> None:
+        failed = {names.ERROR_TYPE: call.error} if call.error else {}
+        plain = for_metrics(self._subject) | failed
+        self._signals.batches.record(call.seconds, plain)
+        self._signals.items.record(call.items, plain)
+        if self._batch_spans:
+            told = {
+                names.INPUT_TOKENS: call.tokens,
+                names.ITEMS: call.items,
+                names.FAILED: call.failed,
+            }
+            self._span(call.at, call.seconds, told, call.error)
 
     def _span(self, at: float, seconds: float, attributes: dict[str, Any], error: str) -> None:
         begin = nanoseconds(at)
