@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from tests.contract.server.http import Reply, ask
+from tests.doubles import FakeBackend, Faults
 
 from embatch.frontends.server.settings import ApiKey
 
@@ -335,3 +336,45 @@ def test_restart(serving: Serving, tmp_path: Path) -> None:
         assert batch.request_counts.completed == 1000
         rows = client.files.content(batch.output_file_id).text.splitlines()
         assert [json.loads(row)["custom_id"] for row in rows] == [f"row {place}" for place in range(1000)]
+
+
+def test_bad_texts_in_a_real_queue(serving: Serving) -> None:
+    """Texts that break a batch or come back as NaN are error rows; the others, asked with them, have their vectors."""
+    faults = Faults(raise_for=["break"], nan_for=["odd"], fail_calls=[2])
+    with serving(FakeBackend(faults=faults), queue=400) as server, client_of(server) as client:
+        texts: list[object] = [f"text {place}" for place in range(300)]
+        texts[40], texts[41], texts[250] = "break it", "odd one", ["fine", "break too"]
+        name = client.batches.create(
+            input_file_id=upload(client, lines_of(*texts, model="fake")).id, **BATCH
+        ).id
+        batch = ended(client, name)
+        assert (batch.status, batch.request_counts.completed) == ("completed", 297)
+        rows = [json.loads(line) for line in client.files.content(batch.error_file_id).text.splitlines()]
+        assert [row["custom_id"] for row in rows] == ["row 40", "row 41", "row 250"]
+
+
+def dying(how: str) -> FakeBackend:
+    """A backend that works for three batches, and never again."""
+    if how == "fails":
+        return FakeBackend(faults=Faults(fail_calls=range(4, 100_000)))
+    backend = FakeBackend()
+
+    def leave(texts: list[str]) -> None:
+        if len(backend.batches) > 3:
+            raise SystemExit  # as an extension may do to a thread
+
+    backend.faults = Faults(before_embed=leave)
+    return backend
+
+
+@pytest.mark.parametrize("how", ["fails", "leaves"])
+def test_engine_that_dies_during_a_batch(serving: Serving, how: str) -> None:
+    """An engine that dies costs a batch nothing: it is opened again, and the batch goes on."""
+    backend = dying(how)
+    with serving(backend, FakeBackend(), FakeBackend()) as server, client_of(server) as client:
+        texts = [f"text {place}" for place in range(1000)]
+        file = upload(client, lines_of(*texts, model="fake"))
+        batch = ended(client, client.batches.create(input_file_id=file.id, **BATCH).id)
+        assert len(backend.batches) > 3
+        assert (batch.status, batch.request_counts.completed) == ("completed", 1000)
+        assert batch.error_file_id is None
