@@ -14,8 +14,6 @@ from embatch.frontends import telemetry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest.importorskip("opentelemetry.sdk")
-
 
 @dataclass
 class Kept:

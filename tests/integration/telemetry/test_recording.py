@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from embatch.seen import Outcome
 
+pytest.importorskip("opentelemetry.sdk")
+
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
