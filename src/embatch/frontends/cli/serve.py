@@ -181,19 +181,17 @@ def serve(
     """
     _log_from(log_level)
     settings = _settings(_chosen(models, named), options)
-    _check(settings)
     try:
+        from embatch.frontends.server.app import build_app  # noqa: F401  # says now what is missing
         from embatch.frontends.server.transport.running import serve as run
     except ModuleNotFoundError as error:
         raise _missing(error) from error
+    _check(settings)
 
     def started(url: str) -> None:
-        _tell(settings, url, as_json=as_json)
+        tell(settings, url, as_json=as_json)
 
-    try:
-        return run(settings, started=started)
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
+    return run(settings, started=started)
 
 
 def _log_from(level: str) -> None:
@@ -222,10 +220,6 @@ def _settings(chosen: Sequence[tuple[str, str]], options: dict[str, Any]) -> Ser
 
     if options["cache_limit"] is not None and options["cache"] is None:
         raise UsageError("--cache-limit needs a cache", hint="Add --cache FILE, or leave it out.")
-    if options["index"] is not None:
-        from embatch.search.places import Place
-
-        options["index"] = Place.to_read(options["index"])
     return ServeSettings(
         host=options["host"],
         port=options["port"],
@@ -288,6 +282,13 @@ def _check(settings: ServeSettings) -> None:
                 f"The folder {settings.state} cannot be made: {error.strerror}.",
                 hint="Choose another --state folder.",
             ) from error
+    if settings.index is not None:
+        from contextlib import closing
+
+        from embatch.frontends.server.dashboard.searching import open_index
+
+        with closing(open_index(settings.index)) as index:
+            index.stats()
     for place, served in enumerate(settings.models):
         _check_model(served, fetch=place == 0 and settings.preload)
 
@@ -311,7 +312,8 @@ def _check_model(served: ServedModel, *, fetch: bool) -> None:
                 resolve(served.model, offline=offline, on_progress=bar)
 
 
-def _tell(settings: ServeSettings, url: str, *, as_json: bool) -> None:
+def tell(settings: ServeSettings, url: str, *, as_json: bool) -> None:
+    """Say where the server is, how to stop it, and who can reach it."""
     from embatch._version import __version__
     from embatch.frontends.server.transport.middleware import is_loopback
 
