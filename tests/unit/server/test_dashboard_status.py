@@ -153,12 +153,19 @@ def test_times_are_told_in_milliseconds_and_by_priority_where_there_are_several(
 
 def test_money_is_told_only_where_a_provider_is_behind() -> None:
     """A model on this machine costs nothing; those of providers are added up, open or not."""
-    assert status.money_of([seen(STILL)], limit_per_day=5.0) is None
+    assert status.money_of([seen(STILL)], today=1.0, limit_per_day=5.0) is None
     paid = [
         seen(replace(BUSY, dollars=0.25, streams=16), provider=True),
         seen(replace(STILL, dollars=0.5), name="two", provider=True),
         seen(None, name="three", provider=True),
         seen(replace(STILL, dollars=9.0), name="free"),
     ]
-    told = status.money_of(paid, limit_per_day=5.0)
-    assert told == {"dollars": 0.75, "limit_per_day": 5.0, "calls": 8, "texts_under_way": 8, "senders": 18}
+    told = status.money_of(paid, today=2.5, limit_per_day=5.0)
+    assert told == {
+        "dollars": 0.75,
+        "today": 2.5,
+        "limit_per_day": 5.0,
+        "calls": 8,
+        "texts_under_way": 8,
+        "senders": 18,
+    }

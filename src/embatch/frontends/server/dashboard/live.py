@@ -10,12 +10,14 @@ import asyncio
 import logging
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import psutil
 
 from embatch._version import __version__
+from embatch.errors import EmbatchError
 from embatch.frontends.opening import is_remote
 from embatch.frontends.server.dashboard import status
 from embatch.frontends.server.dashboard.job_list import JobList
@@ -56,6 +58,7 @@ class Live:
         self._memory_bytes = psutil.virtual_memory().total
         self._gauges: deque[status.Gauge] = deque(maxlen=KEPT)
         self._jobs: JobList | None = None
+        self._today: float | None = None
         self._listeners = 0
         self._wanted_until = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -147,6 +150,9 @@ class Live:
         if self._state.jobs is not None:
             self._jobs = self._jobs or JobList(self._state.jobs)
             await self._jobs.look()
+        if self._state.purse is not None:
+            with suppress(EmbatchError):  # then the page shows what was known last
+                self._today = sum((await asyncio.to_thread(self._state.purse.spent_today)).values())
         board = await self._board(before)
         rss_bytes = self._process.memory_info().rss
         gauge = status.gauge_of(self._models(), board["recent"], at=board["at"], rss_bytes=rss_bytes)
@@ -193,7 +199,7 @@ class Live:
             "latency_ms": status.latency_of(board["recent"], board["priorities"]),
             "memory": {"rss_bytes": self._process.memory_info().rss, "machine_bytes": self._memory_bytes},
             "jobs": None if self._jobs is None else self._jobs.told(),
-            "money": status.money_of(models, limit_per_day=state.settings.dollars_per_day),
+            "money": status.money_of(models, today=self._today, limit_per_day=state.settings.dollars_per_day),
             "index": None if state.settings.index is None else index_name(state.settings.index),
             "seconds": status.second_columns(board["seconds"]),
             "batches": status.batch_columns(board["batches"]),

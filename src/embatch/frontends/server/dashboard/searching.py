@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from embatch.errors import ExpiredError, OverloadedError, UsageError
+from embatch.errors import ExpiredError, OverloadedError, SearchIndexError, UsageError
 from embatch.frontends.opening import is_remote
 from embatch.frontends.searching.model import remembered
 from embatch.search.searching import Searcher, where_of
@@ -138,18 +138,17 @@ class Searching:
     async def _opened(self) -> tuple[Index, ChunkReader]:
         """The index, and what was published last in it. Opened anew when another model made it since."""
         async with self._opening:
-            if self._index is None:
-                self._index = await self._in_thread(lambda: open_index(self._location))
-                self._made_with = ""
-            index = self._index
-            reader = await self._in_thread(lambda: index.reader)
-            fingerprint = reader.spec.fingerprint
-            if self._made_with in ("", fingerprint):
-                self._made_with = fingerprint
-                return index, reader
-            # Not closed here: questions under way still read from it; the last of them lets go of it.
-            self._index = await self._in_thread(lambda: open_index(self._location))
-            fresh = self._index
+            if self._index is not None:
+                index = self._index
+                try:
+                    reader = await self._in_thread(lambda: index.reader)
+                except SearchIndexError:
+                    self._index = None  # it may be made anew
+                    raise
+                if reader.spec.fingerprint == self._made_with:
+                    return index, reader
+                # Not closed: questions under way still read from it, and the last of them lets go of it.
+            fresh = self._index = await self._in_thread(lambda: open_index(self._location))
             reader = await self._in_thread(lambda: fresh.reader)
             self._made_with = reader.spec.fingerprint
             return fresh, reader

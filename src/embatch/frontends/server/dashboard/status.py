@@ -155,14 +155,23 @@ def queue_of(models: Iterable[ModelSeen]) -> dict[str, int]:
     }
 
 
-def money_of(models: Iterable[ModelSeen], *, limit_per_day: float | None) -> dict[str, Any] | None:
-    """Lanes and dollars of providers' models; None where none is served."""
+def money_of(
+    models: Iterable[ModelSeen], *, today: float | None, limit_per_day: float | None
+) -> dict[str, Any] | None:
+    """Lanes and dollars of providers' models; None where none is served.
+
+    Args:
+        models: all that are served.
+        today: dollars of this day, over restarts; None if nobody keeps them.
+        limit_per_day: dollars.
+    """
     behind = [model for model in models if model.provider]
     if not behind:
         return None
     open_ones = [model.snapshot for model in behind if model.snapshot is not None]
     return {
         "dollars": sum(each.dollars for each in open_ones),
+        "today": today,
         "limit_per_day": limit_per_day,
         "calls": sum(each.batches for each in open_ones),
         "texts_under_way": sum(each.running for each in open_ones),

@@ -19,7 +19,8 @@ function state(name, words) {
   shownState = `${name} ${words}`;
   element("state").dataset.state = name;
   element("state-words").textContent = words;
-  document.body.classList.toggle("stale", name === "gone" || name === "key");
+  document.body.classList.toggle("stale", name === "gone");
+  document.body.classList.toggle("locked", name === "key");
 }
 
 const SERVER_STATES = { ready: "Live", draining: "Draining", starting: "Starting" };
@@ -76,7 +77,6 @@ for (const input of document.querySelectorAll('input[name="span"]')) {
 element("pause").addEventListener("click", () => {
   paused = !paused;
   element("pause").setAttribute("aria-pressed", String(paused));
-  document.body.classList.toggle("paused", paused);
   if (!paused && store.last) panels.draw(store, span);
 });
 

@@ -67,10 +67,7 @@ export function draw(store, span) {
 
 // Cards that are there fill the rows.
 function arrange(money, jobs) {
-  element("lanes-card").classList.toggle("wide", money && !jobs);
-  element("jobs-card").classList.toggle("wide", jobs && !money);
-  element("models-card").classList.toggle("wide", !money && !jobs);
-  element("models-card").classList.toggle("full", money || jobs);
+  element("grid").dataset.more = money && jobs ? "both" : money || jobs ? "one" : "none";
 }
 
 function drawFigures(last, store) {
@@ -86,8 +83,8 @@ function drawFigures(last, store) {
   say("fig-waiting", words.short(queue.interactive + queue.batch));
   say("fig-waiting-sub", queue.room ? `room for ${words.short(queue.room)}` : "no model open");
   const all = last.latency_ms.all.total;
-  say("fig-latency", all.p99 === null ? words.NONE : `${words.milliseconds(all.p99)} ms`);
-  say("fig-latency-sub", all.p50 === null ? "no requests in a minute" : `p50 ${words.milliseconds(all.p50)} ms`);
+  say("fig-latency", words.time(all.p99));
+  say("fig-latency-sub", all.p50 === null ? "no requests in a minute" : `p50 ${words.time(all.p50)}`);
   say("fig-padding", words.percent(recent.padding));
   const each = recent.items_per_batch;
   say("fig-padding-sub", each === null ? "no batches in a minute" : `${words.number(each)} texts a batch`);
@@ -118,7 +115,7 @@ function drawLatency(store, span, last) {
   const data = store.looks(["p99", "p90", "p50"], span);
   const shown = data.map((column, at) => (at ? column.map((value) => (value === null ? null : 1000 * value)) : column));
   const all = last.latency_ms.all.total;
-  const said = all.count ? `Half within ${words.milliseconds(all.p50)} ms, 99 of 100 within ${words.milliseconds(all.p99)} ms` : "No requests in the last minute";
+  const said = all.count ? `Half within ${words.time(all.p50)}, 99 of 100 within ${words.time(all.p99)}` : "No requests in the last minute";
   charts.latency.show(shown, said, span);
   const rows = [];
   const { all: everything, ...parts } = last.latency_ms;
@@ -213,14 +210,15 @@ function drawMoney(last) {
     ["Calls at once, at most", words.number(money.senders)],
     ["Spent since the start", words.dollars(money.dollars)],
   ];
-  if (money.today !== undefined && money.today !== null) entries.push(["Spent today", words.dollars(money.today)]);
+  if (money.today !== null) entries.push(["Spent today", words.dollars(money.today)]);
   element("lanes").replaceChildren(...entries.flatMap(([name, value]) => [make("dt", name), make("dd", value)]));
   const limit = money.limit_per_day;
-  const spent = money.today ?? money.dollars;
-  say("money-said", limit ? `${words.dollars(spent)} of ${words.dollars(limit)} a day` : "No limit a day");
+  const spent = money.today;
+  const known = limit !== null && spent !== null;
+  say("money-said", known ? `${words.dollars(spent)} of ${words.dollars(limit)} for today` : limit === null ? "No limit for a day" : "");
   const meter = element("money");
-  meter.hidden = !limit;
-  if (limit) Object.assign(meter, { max: limit, value: Math.min(limit, spent), high: 0.8 * limit });
+  meter.hidden = !known;
+  if (known) Object.assign(meter, { max: limit, value: Math.min(limit, spent), high: 0.8 * limit });
 }
 
 function drawJobs(jobs) {

@@ -37,6 +37,12 @@ export function milliseconds(value) {
   return value >= 100 ? whole.format(value) : value.toFixed(1);
 }
 
+// A time in the unit that suits it: 36.4 ms, 825 ms, 12.3 s.
+export function time(ms) {
+  if (ms === null || ms === undefined) return NONE;
+  return ms >= 10000 ? `${one.format(ms / 1000)} s` : `${milliseconds(ms)} ms`;
+}
+
 export function bytes(value) {
   if (!Number.isFinite(value)) return NONE;
   return value >= 1e9 ? `${(value / 1e9).toFixed(2)} GB` : `${whole.format(value / 1e6)} MB`;
@@ -44,7 +50,7 @@ export function bytes(value) {
 
 export function percent(share) {
   if (share === null || share === undefined || !Number.isFinite(share)) return NONE;
-  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+  return `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)} %`;
 }
 
 export function dollars(value) {
