@@ -260,6 +260,8 @@ class Gateway:
     def _tell(self, asking: Asking, outcome: Answer | EmbatchError) -> None:
         if asking.end():
             asking.done(outcome)
+            with self._lock:
+                self._asks -= isinstance(outcome, OverloadedError)  # it was let in as far as the door only
             self._note(asking, outcome)
 
     def _note(self, asking: Asking, outcome: Answer | EmbatchError | None) -> None:

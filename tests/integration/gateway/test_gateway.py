@@ -240,6 +240,8 @@ def test_time_and_room_are_bounded(place: Place) -> None:
     place.emulator.advance(600.0)
     assert waits.answer.failures == first.answer.failures == ()
     assert [place.emulator.billed(text) for text in ("late", "d", "a")] == [0, 0, 1]
+    snapshot = gateway.snapshot()
+    assert (snapshot.asks, snapshot.answered, snapshot.refused, snapshot.expired) == (3, 2, 1, 1)
     outcomes = sorted(one.outcome for one in watcher.of(AskSeen))
     assert outcomes == ["answered", "answered", "expired", "refused"]
 
