@@ -165,9 +165,17 @@ def test_seconds_and_batches_are_kept_for_a_while_and_told_once() -> None:
     got = board.snapshot()
     assert len(got["seconds"]) == 299  # the running one is not whole
     assert got["seconds"][-1] == {
-        "at": 1398, "asks": {"answered": 1}, "inputs": 2, "tokens": 10, "items": 2 * 399, "batches": 2,
-        "real_tokens": 60, "padded_tokens": 80, "device_seconds": 0.02,
-        "p50": got["seconds"][-1]["p50"], "p99": got["seconds"][-1]["p50"],
+        "at": 1398,
+        "asks": {"answered": 1},
+        "inputs": 2,
+        "tokens": 10,
+        "items": 2 * 399,
+        "batches": 2,
+        "real_tokens": 60,
+        "padded_tokens": 80,
+        "device_seconds": 0.02,
+        "p50": got["seconds"][-1]["p50"],
+        "p99": got["seconds"][-1]["p50"],
     }
     assert len(got["batches"]) == KEPT_BATCHES
     assert got["batches"][-1]["items"] == 400

@@ -191,7 +191,7 @@ def _fill(
 
 
 def _counter(
-    name: str, says: str, values: Mapping[tuple[str, ...], float], labels: Sequence[str] = ()
+    name: str, says: str, values: Mapping[Any, float], labels: Sequence[str] = ()
 ) -> CounterMetricFamily:
     family = CounterMetricFamily(name, says, labels=labels)
     for series, value in values.items():
@@ -199,9 +199,7 @@ def _counter(
     return family
 
 
-def _gauges(
-    name: str, says: str, values: Mapping[tuple[str, ...], float], labels: Sequence[str]
-) -> GaugeMetricFamily:
+def _gauges(name: str, says: str, values: Mapping[Any, float], labels: Sequence[str]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, says, labels=labels)
     for series, value in values.items():
         family.add_metric(list(series), float(value))

@@ -57,6 +57,9 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's typ
 
     def __init__(self, *, settings: ServeSettings, traffic: Traffic, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
+        self.cycle: Any = None
+        self.scope: Any = None
+        self.headers: Any = None
         self._settings = settings
         self._traffic = traffic
         self._deadline = Deadline(self.loop, self._overdue)

@@ -172,10 +172,12 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn's types are not l
                 with contextlib.suppress(Exception):  # whatever ails it, this is the end
                     stream.flush()
             os._exit(_EXIT_AT_ONCE)
-        log.info(
-            "stopping: what is in is answered for up to %g s; a second signal ends at once",
-            self.settings.drain_s,
-        )
+        if self.traffic.under_way:  # otherwise it ends before anybody has read this
+            log.warning(
+                "stopping: %d requests are answered first, for up to %g s; a second signal ends at once",
+                self.traffic.under_way,
+                self.settings.drain_s,
+            )
         self.stop()
 
 
