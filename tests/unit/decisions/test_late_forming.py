@@ -37,7 +37,8 @@ def test_who_waits_longest_goes_and_the_batch_fits(
 @given(LENGTHS, BUDGETS)
 def test_every_unit_gets_its_turn(lengths: np.ndarray, budget: Budget) -> None:
     """Taking batch after batch uses up all units, each once, a unit waiting at most for those before it."""
-    waiting, rounds, left_at = list(range(len(lengths))), 0, {}
+    left_at: dict[int, int] = {}
+    waiting, rounds = list(range(len(lengths))), 0
     while waiting:
         chosen = {waiting[at] for at in pick(lengths[waiting], budget, Limits()).tolist()}
         left_at |= dict.fromkeys(chosen, rounds)

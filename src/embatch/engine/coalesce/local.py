@@ -16,6 +16,7 @@ from embatch.decisions.admission import Queue, admit
 from embatch.decisions.turns import Turns
 from embatch.engine.coalesce.asks import Ended, Waiting
 from embatch.engine.coalesce.computing import Halver, batch_seen
+from embatch.engine.coalesce.counting import Counts
 from embatch.engine.coalesce.keeping import Keeper
 from embatch.engine.coalesce.opening import Opener
 from embatch.engine.coalesce.room import Room
@@ -30,7 +31,6 @@ from embatch.errors import (
     OverloadedError,
     UsageError,
 )
-from embatch.serving import Snapshot
 from embatch.types import BatchRecord, CostRule
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from embatch.engine.tuners import Tuner
     from embatch.errors import ItemError
     from embatch.seen import Observer, Outcome, Seen
-    from embatch.serving import Answer, Ask, Done, Priority
+    from embatch.serving import Answer, Ask, Done, Priority, Snapshot
     from embatch.types import Backend, FloatArray, ModelSpec
 
     SpecFor = Callable[[Ask], ModelSpec]
@@ -97,10 +97,7 @@ class LocalCoalescer:
         self._room = Room(backend.limits, backend.streams, self._turns)
         self._retries: deque[Batch] = deque()
         self._asks: set[Waiting] = set()  # that have not ended
-        self._running = 0
-        self._counts = dict.fromkeys(("asks", "inputs", "batches", "tokens", "padded_tokens"), 0)
-        self._outcomes: dict[Outcome, int] = {}
-        self._device_seconds = 0.0
+        self._counts = Counts()
         self._closing = self._stopped = False
         self._resting = threading.Event()
         self._fatal: EmbatchError | None = None
@@ -134,7 +131,7 @@ class LocalCoalescer:
                 raise _closed()
             refusal = admit(self._queue(ask.priority), size, timeout_s=ask.timeout_s)
             if refusal is None:
-                self._counts["asks"] += 1
+                self._counts.asks += 1
                 self._turns.arrived(ask.priority, now)
                 self._asks.add(waiting)
                 self._room.add(waiting)
@@ -161,26 +158,15 @@ class LocalCoalescer:
 
     def snapshot(self) -> Snapshot:
         """How it stands."""
+        streams = self._backend.streams
         with self._lock:
-            speed = self._turns.tokens_per_s * self._backend.streams
-            outcomes = self._outcomes
-            return Snapshot(
-                waiting=dict(self._room.inputs),
-                waiting_tokens=sum(self._room.tokens.values()),
-                room=self._bound,
-                running=self._running,
-                streams=self._backend.streams,
-                answered=outcomes.get("answered", 0),
-                refused=outcomes.get("refused", 0),
-                expired=outcomes.get("expired", 0),
-                cancelled=outcomes.get("cancelled", 0),
-                failed=outcomes.get("failed", 0),
-                device_seconds=self._device_seconds,
-                budget=self._tuner.budget,
-                settled=bool(getattr(self._tuner, "settled", True)),
-                tokens_per_s=speed,
+            return self._counts.snapshot(
+                self._room,
+                self._tuner,
+                bound=self._bound,
+                streams=streams,
+                tokens_per_s=self._turns.tokens_per_s * streams,
                 alive=self._fatal is None and not self._closing,
-                **self._counts,
             )
 
     def close(self, *, drain_s: float = 0.0) -> None:
@@ -227,7 +213,7 @@ class LocalCoalescer:
             return None
 
     def _starts(self, batch: Batch) -> tuple[Priority, list[Portion], Batch]:
-        self._running += len(batch.units)
+        self._counts.running += len(batch.units)
         if self._retries or self._room.has_work:
             self._work_is_there.notify()  # for another stream
         return batch.priority, [], batch
@@ -273,7 +259,7 @@ class LocalCoalescer:
         self._record(batch, computed, seconds)
         finished = _finished(computed)
         with self._lock:
-            self._running -= len(batch.units)
+            self._counts.running -= len(batch.units)
             self._count(batch, computed, seconds)
             whole: list[Waiting] = []
             for unit, vector in finished:
@@ -326,14 +312,9 @@ class LocalCoalescer:
             return
         tokens = sum(unit.length for unit in batch.units)
         self._turns.measured(tokens, seconds)
-        self._device_seconds += seconds
-        for name, more in (
-            ("inputs", len(batch.units)),
-            ("batches", 1),
-            ("tokens", tokens),
-            ("padded_tokens", self._padded(batch)),
-        ):
-            self._counts[name] += more
+        self._counts.computed(
+            inputs=len(batch.units), tokens=tokens, padded_tokens=self._padded(batch), seconds=seconds
+        )
 
     # --- the ends of asks -------------------------------------------------------------------------------------
 
@@ -350,7 +331,7 @@ class LocalCoalescer:
             self._room.left(waiting)
             if not self._asks:
                 self._asks_are_gone.notify_all()
-        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
+        self._counts.outcomes[outcome] += 1
         return [Ended(waiting, result, outcome, time.monotonic())]
 
     def cancel(self, waiting: Waiting) -> None:
