@@ -257,8 +257,10 @@ def test_a_browser_without_webgl_draws_all_the_same(plain: Any, page_file: Path)
 def test_a_browser_without_webgl_says_what_it_leaves_out(plain: Any, page_file: Path, tmp_path: Path) -> None:
     """Of very many points some are drawn, the page says so, and the search still finds all."""
     file = tmp_path / "small.html"
-    file.write_text(page_file.read_text("utf-8").replace("SVG_POINTS = 5000", "SVG_POINTS = 30"), "utf-8")
+    text = page_file.read_text("utf-8").replace("SVG_POINTS = 5000", "SVG_POINTS = 30")
+    file.write_text(text.replace('"chunks":61', '"chunks":9999'), "utf-8")
     with opened(plain, file) as page:
+        assert page.text_content("#summary") == "61 of 9,999 chunks (a sample), from 31 files"
         assert "every 3rd point is drawn" in page.text_content("#notice")
         assert page.locator("#plot .scatterlayer path.point").count() == 21
         assert searched(page, "flock") == "60 of 61 points match"

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from embatch.frontends.map import projection
 from embatch.frontends.map.projection import DIRECTIONS, Axes, boxed, layout, nearest, spread
 
 Rows = npt.NDArray[np.float32]
@@ -68,6 +69,17 @@ def test_similar_vectors_lie_near_each_other_and_the_map_is_the_same_again() -> 
     assert (near[:, 1] // 40 == np.arange(240) // 40).mean() > 0.95
     np.testing.assert_array_equal(layout(reduced, seed=3), points)
     assert {"comparing", "arranging"} <= set(told)
+
+
+def test_very_many_points_leave_the_neighbours_to_umap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the size up to which all are compared, the layout works all the same, without a word."""
+    pytest.importorskip("umap")
+    monkeypatch.setattr(projection, "EXACT", 20)
+    rows = clusters(3, 20)
+    told: list[str] = []
+    points = layout(Axes.of(rows).reduce(rows), seed=0, tell=lambda phase, *_: told.append(phase))
+    assert points.shape == (60, 2)
+    assert set(told) == {"arranging"}
 
 
 def test_spreading_changes_no_order() -> None:

@@ -40,7 +40,7 @@ _JSON_S = 1.0
 )
 @click.option(
     "--points",
-    type=click.IntRange(1, 1_000_000),
+    type=click.IntRange(1, 200_000),
     default=50_000,
     show_default=True,
     metavar="N",
