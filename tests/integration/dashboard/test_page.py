@@ -65,9 +65,14 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
             wrong.append(text)
 
     def open_page(
-        url: str, *, width: int = 1280, height: int = 900, may_fail: str | None = None, **options: Any
+        url: str,
+        *,
+        width: int = 1280,
+        may_fail: str | None = None,
+        before: Callable[[Any], None] = lambda page: None,
+        **options: Any,
     ) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         if may_fail is not None:
             expected.append(may_fail)
@@ -76,6 +81,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("console", lambda message: tell(message.text, message.type in {"error", "warning"}))
         page.on("pageerror", lambda error: tell(str(error), True))
         page.on("request", lambda request: tell(request.url, not request.url.startswith(url)))
+        before(page)
         page.goto(url)
         return page
 
@@ -308,3 +314,29 @@ def test_before_anything_has_happened_it_says_so(serving: Serving, visit: Callab
         assert page.locator("#fig-latency").inner_text() == "–"
         assert page.locator("#model-rows td").first.inner_text() == "not open"
         assert page.evaluate(FAULTS) == []
+
+
+def test_a_providers_model_shows_what_was_spent(server: BackgroundServer, visit: Callable[..., Any]) -> None:
+    """Money of the day against its limit, calls, and jobs with their progress, each in its card."""
+    with urllib.request.urlopen(f"{server.url}/dashboard/status", timeout=10) as answer:  # our own
+        told = json.loads(answer.read())
+    told["money"] = {"dollars": 1.5, "today": 4.5, "limit_per_day": 5.0, "calls": 812}
+    told["money"] |= {"texts_under_way": 40, "senders": 8}
+    job = {"id": "batch_1", "status": "in_progress", "model": "words", "total": 400, "done": 100}
+    told["jobs"] = {
+        "counts": {"in_progress": 1},
+        "recent": [job | {"failed": 3, "created": 1, "ended": False}],
+    }
+
+    def answer_so(page: Any) -> None:
+        page.route("**/dashboard/stream", lambda route: route.fulfill(status=503))
+        page.route("**/dashboard/status*", lambda route: route.fulfill(json=told))
+
+    page = visit(server.url, may_fail="503", before=answer_so)
+    page.wait_for_selector("#lanes-card:not([hidden])")
+    assert page.locator("#money-said").inner_text() == "$4.50 of $5.00 for today"
+    assert page.locator("#money").evaluate("(bar) => bar.value / bar.max") == 0.9
+    assert "812" in page.locator("#lanes").inner_text()
+    assert page.locator("#jobs progress").get_attribute("aria-label") == "Progress of batch_1"
+    assert "100 of 400, 3 failed" in page.locator("#jobs").inner_text()
+    assert page.evaluate(FAULTS) == []

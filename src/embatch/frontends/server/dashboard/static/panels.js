@@ -152,11 +152,12 @@ function drawShapes(store, span, ago) {
 }
 
 function drawTuner(store, span, last) {
-  const batches = store.batchesWithin(span).filter((each) => each.budget > 0);
+  const batches = store.batchesWithin(span);
   const open = last.models.filter((model) => model.budget);
   const first = open[0];
   const data = store.looks(["budget"], span);
-  const said = first ? `${words.number(first.budget)} tokens, ${first.settled ? "settled" : "still searching"}` : "No budget in use";
+  const found = first && (first.provider ? "the most that a call may hold" : first.settled ? "settled" : "still searching");
+  const said = first ? `${words.number(first.budget)} tokens, ${found}` : "No budget in use";
   charts.budget.show(first ? data : null, said, span);
   drawSpeed(batches.filter((each) => each.fresh && each.seconds > 0 && each.padded_tokens > 0));
 }
@@ -216,9 +217,12 @@ function drawMoney(last) {
   const spent = money.today;
   const known = limit !== null && spent !== null;
   say("money-said", known ? `${words.dollars(spent)} of ${words.dollars(limit)} for today` : limit === null ? "No limit for a day" : "");
-  const meter = element("money");
-  meter.hidden = !known;
-  if (known) Object.assign(meter, { max: limit, value: Math.min(limit, spent), high: 0.8 * limit });
+  const bar = element("money");
+  bar.hidden = !known;
+  if (!known) return;
+  bar.max = limit;
+  bar.value = Math.min(limit, spent);
+  bar.classList.toggle("near", spent >= 0.8 * limit);
 }
 
 function drawJobs(jobs) {
