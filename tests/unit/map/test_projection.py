@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -71,15 +76,41 @@ def test_similar_vectors_lie_near_each_other_and_the_map_is_the_same_again() -> 
     assert {"comparing", "arranging"} <= set(told)
 
 
-def test_very_many_points_leave_the_neighbours_to_umap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the size up to which all are compared, the layout works all the same, without a word."""
-    pytest.importorskip("umap")
-    monkeypatch.setattr(projection, "EXACT", 20)
+class FakeUMAP:
+    """Stands in for the library: remembers how it was called, prints to the bar, and gives the points back."""
+
+    called: dict[str, Any]
+
+    def __init__(self, **options: Any) -> None:
+        type(self).called = options
+
+    def fit_transform(self, rows: Rows) -> Rows:
+        bar = self.called["tqdm_kwds"]["file"]
+        for text in ("\r0/200", "", "\r17/200", "\n"):
+            bar.write(text)
+        bar.flush()
+        warnings.warn("of no interest here", UserWarning, stacklevel=1)
+        return rows[:, :2]
+
+
+@pytest.mark.parametrize(("exact", "given"), [(100, True), (20, False)])
+def test_neighbours_are_compared_here_up_to_a_size(
+    monkeypatch: pytest.MonkeyPatch, exact: int, given: bool
+) -> None:
+    """Very many points leave their neighbours to the library; its progress is told, and its warnings are not shown."""
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FakeUMAP))
+    monkeypatch.setattr(projection, "EXACT", exact)
     rows = clusters(3, 20)
-    told: list[str] = []
-    points = layout(Axes.of(rows).reduce(rows), seed=0, tell=lambda phase, *_: told.append(phase))
+    told: list[tuple[str, int, int]] = []
+    points = layout(Axes.of(rows).reduce(rows), seed=5, tell=lambda *what: told.append(what))
     assert points.shape == (60, 2)
-    assert set(told) == {"arranging"}
+    assert (FakeUMAP.called["precomputed_knn"][0] is not None) is given
+    assert FakeUMAP.called["random_state"] == 5
+    assert [what for what in told if what[0] == "arranging"] == [
+        ("arranging", 0, 0),
+        ("arranging", 0, 200),
+        ("arranging", 17, 200),
+    ]
 
 
 def test_spreading_changes_no_order() -> None:
