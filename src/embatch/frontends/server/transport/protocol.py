@@ -84,6 +84,11 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's typ
         """Whether nobody reads an answer any more."""
         return self._left
 
+    @property
+    def body_came(self) -> bool:
+        """Whether the whole body of the request that is being answered is here."""
+        return self._active is not None and not self._active.more_body
+
     def when_gone(self, callback: Callable[[], object] | None) -> None:
         """Call this once if the client goes away from now on, in the loop's thread; None takes it back."""
         self._gone = callback
