@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embatch.engine.telling import by_length, plain_tokens
@@ -97,6 +97,7 @@ def record_of(told: list[Any], **more: Any) -> RunRecord:
     return RunRecord(**{"id": "abcd1234", "head": head, "events": tuple(told), **more})
 
 
+@settings(max_examples=60, deadline=None)
 @given(events, st.sampled_from(["done", "killed", "failed", "running"]))
 def test_any_events_give_a_report(told: list[Any], state: str) -> None:
     """Whatever a record holds, the report's figures are finite, within the run, and fit a terminal."""
@@ -111,6 +112,7 @@ def test_any_events_give_a_report(told: list[Any], state: str) -> None:
     assert all(len(line) <= 80 for line in lines(figures))
 
 
+@settings(max_examples=60, deadline=None)
 @given(events)
 def test_totals_of_a_killed_run_are_those_of_its_events(told: list[Any]) -> None:
     """Without a report of its own, a run has done what its events add up to, those left out included."""
@@ -122,6 +124,7 @@ def test_totals_of_a_killed_run_are_those_of_its_events(told: list[Any]) -> None
     assert 0.0 <= found.padding <= 1.0
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(batches, st.integers(1, 9)), min_size=1, max_size=30), st.integers(1, 50))
 def test_bins_hold_all_there_was(told: list[Any], number: int) -> None:
     """However time is divided, items and tokens over all bins are those of the batches."""

@@ -62,7 +62,7 @@ def index(
     opened.command = sys.argv[1:]
     with opened:
         listed = list(paths) or [str(opened.root)]
-        with recording(opened, listed, settings=settings, enabled=recorded):
+        with recording(opened, listed, settings=settings, enabled=recorded, watching=watch):
             report = _sync(opened, listed, as_json=as_json, quiet=quiet)
             if watch:
                 return _watch(opened, listed, as_json=as_json, quiet=quiet)

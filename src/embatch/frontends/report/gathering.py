@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embatch.frontends.report import sums
@@ -42,21 +43,20 @@ def gather(record: RunRecord) -> Figures:
     kind, noun = str(head.get("kind", "?")), _NOUNS.get(str(head.get("kind")), "text")
     ways, ways_note = alternatives(record, counts, seconds=seconds, lanes=lanes)
     failures = tuple(_failures(record))
-    known = {
-        "id": record.id,
-        "kind": kind,
-        "state": record.state,
-        "noun": noun,
-        "model": str(about.get("model", "")),
-        "device": str(about.get("device", "")),
-        "started": start,
-        "seconds": seconds,
-        "lanes": lanes,
-        "totals": counts,
-    }
-    plain = Figures(**known)
-    return Figures(
-        **known,
+    plain = Figures(
+        id=record.id,
+        kind=kind,
+        state=record.state,
+        noun=noun,
+        model=str(about.get("model") or _mapping(head.get("settings")).get("model") or ""),
+        device=str(about.get("device", "")),
+        started=start,
+        seconds=seconds,
+        lanes=lanes,
+        totals=counts,
+    )
+    return replace(
+        plain,
         headlines=headlines(plain, foot),
         words=paragraph(plain, head, foot),
         notes=tuple(_notes(record, counts, shown=len(failures))),

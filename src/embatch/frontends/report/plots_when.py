@@ -255,6 +255,14 @@ def done_plot(figures: Figures) -> Plot | None:
     )
 
 
+def _marks(times: Sequence[float], worst: float) -> dict[str, Any]:
+    """Marks of a logarithmic axis in milliseconds: 1, 2, 5, 10 and so on, as far as there are times."""
+    low, high = 1000 * min(times), 1000 * worst
+    marks = [n * 10.0**power for power in range(-3, 7) for n in (1, 2, 5)]
+    kept = [mark for mark in marks if low / 2.5 <= mark <= high * 2.5]
+    return {"tickvals": kept, "ticktext": [f"{mark:,g}" for mark in kept]}
+
+
 def latency_plot(figures: Figures) -> Plot | None:
     """How long requests took, over time."""
     if not figures.latencies:
@@ -282,7 +290,7 @@ def latency_plot(figures: Figures) -> Plot | None:
         figure=figure_of(
             traces,
             xaxis=axis(f"{unit} since the start", rangemode="tozero"),
-            yaxis={"title": {"text": "milliseconds"}, "type": "log", "automargin": True},
+            yaxis=axis("milliseconds", type="log", **_marks([one.p50_s for one in figures.latencies], worst)),
             hovermode="x unified",
         ),
         columns=("from", "requests", "p50, ms", "p95, ms", "p99, ms", "not answered"),

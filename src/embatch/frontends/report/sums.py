@@ -71,7 +71,7 @@ def totals(events: Events, foot: Mapping[str, Any], *, seconds: float, streams: 
         again=told("retried", sum(seen.back * n for seen, n in calls), lanes),
         waits=sum(n for _, n in waits),
         wait_s=sum(seen.seconds * n for seen, n in waits),
-        seconds=_number(report.get("seconds"), _number(lanes.get("seconds"), seconds)),
+        seconds=_number((foot.get("sync") or report).get("seconds"), _number(lanes.get("seconds"), seconds)),
         device_seconds=_number(report.get("device_seconds"), sum(seen.seconds * n for seen, n in good)),
         streams=streams or 1 + max((seen.stream for seen, _ in batches), default=-1),
         dollars=_dollars(lanes, paid, priced=bool(calls or ended)),
@@ -265,8 +265,8 @@ def _job_times(events: Events) -> list[tuple[float, float]]:
     last: dict[int, float] = {}
     for seen, _ in events:
         if isinstance(seen, JobSeen):
-            first.setdefault(seen.id, seen.at)
-            last[seen.id] = seen.at
+            first[seen.id] = min(seen.at, first.get(seen.id, seen.at))
+            last[seen.id] = max(seen.at, last.get(seen.id, seen.at))
     return [(first[id_], last[id_]) for id_ in first]
 
 

@@ -68,7 +68,7 @@ def timeline(events: Iterable[tuple[RunSeen, int]], *, start: float, end: float)
 def merged(spans: Sequence[Span], most: int = MOST_BARS) -> list[Span]:
     """At most about so many spans: neighbours of one kind are put together, in equal numbers.
 
-    Items, tokens and counts add up; the length is the longest, the budget the last.
+    Items, tokens, counts and the time that they took add up; the length is the longest, the budget the last.
     """
     if len(spans) <= most:
         return list(spans)
@@ -87,7 +87,10 @@ def _together(spans: Sequence[Span]) -> Span:
         return spans[0]
     return replace(
         spans[0],
-        end=max(span.end for span in spans),
+        # As long as they took together: what is free of colour was idle.
+        end=min(
+            max(span.end for span in spans), spans[0].start + sum(span.end - span.start for span in spans)
+        ),
         items=sum(span.items for span in spans),
         tokens=sum(span.tokens for span in spans),
         longest=max(span.longest for span in spans),
@@ -156,6 +159,8 @@ def _jobs(stages: Sequence[JobSeen], end: float) -> list[tuple[str, list[Span]]]
     jobs: dict[int, list[JobSeen]] = defaultdict(list)
     for seen in stages:
         jobs[seen.id].append(seen)
+    for told in jobs.values():
+        told.sort(key=lambda seen: seen.at)
     rows = [spans for id_ in jobs if (spans := _job(jobs[id_], end))]
     shown, rest = rows[:_MOST_JOB_ROWS], rows[_MOST_JOB_ROWS:]
     named = [(f"job {number}", spans) for number, spans in enumerate(shown, 1)]

@@ -91,6 +91,7 @@ def _sentences(figures: Figures, head: Mapping[str, Any], foot: Mapping[str, Any
     where = f" on {figures.device}" if figures.device and not figures.lanes else ""
     they = f"{count(t.items, figures.noun)} {'was' if t.items == 1 else 'were'} {did}"
     yield f"{they}{of}{where} in {duration(t.seconds or figures.seconds)}."
+    yield from _served(figures)
     if figures.lanes:
         yield _sent(figures)
     elif t.batches:
@@ -125,6 +126,17 @@ def _sentences(figures: Figures, head: Mapping[str, Any], foot: Mapping[str, Any
     output = head.get("output")
     if output and figures.kind != "serve":
         yield f"The result is {output}."
+
+
+def _served(figures: Figures) -> Iterator[str]:
+    t = figures.totals
+    if t.asks:
+        late = (
+            f", of which {t.asks_unanswered:,} got no answer"
+            if t.asks_unanswered
+            else ", all of them answered"
+        )
+        yield f"Clients asked in {t.asks:,} {'request' if t.asks == 1 else 'requests'}{late}."
 
 
 def _sent(figures: Figures) -> str:

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def recording(
-    index: Index, sources: Sequence[str], *, settings: Mapping[str, Any], enabled: bool
+    index: Index,
+    sources: Sequence[str],
+    *,
+    settings: Mapping[str, Any],
+    enabled: bool,
+    watching: bool = False,
 ) -> Iterator[None]:
     """Record what happens to the index within.
 
@@ -27,6 +32,7 @@ def recording(
         sources: what is brought in step.
         settings: by name.
         enabled: False records nothing.
+        watching: whether several syncs may follow each other, so that none of their reports is that of the run.
     """
     record = open_record(
         "index",
@@ -43,8 +49,8 @@ def recording(
         finally:
             index.observer = None
             told: dict[str, Any] = {}
-            if index.last_report is not None:
+            if index.last_report is not None and not watching:
                 told = {"sync": index.last_report.to_dict()}
             if index.model.opened:
                 told["about"] = described(index.model.get())
-            record.end(report=report_dict(index.last_run), **told)
+            record.end(report=None if watching else report_dict(index.last_run), **told)
