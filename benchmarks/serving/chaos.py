@@ -169,7 +169,7 @@ class Chaos:
                     await asyncio.wait_for(reader.read(4096), 0.5)
                     self.counts[f"{name}: cut off"] += 1
                     return
-                for one in [*rest][:1] if at_once else [next(rest)]:
+                if (one := next(rest, None)) is not None:
                     writer.write(bytes([one]))
             self._bad(f"{name}: not cut off", f"after {most_s:g} s")
         except OSError:

@@ -74,7 +74,8 @@ def embatch(model: Path, state: Path, *options: str) -> ServerKind:
         path="/v1/embeddings",
         ready="/ready",
         packages=("embatch", "starlette", "uvicorn", "openvino", "tokenizers", "numpy"),
-        setting=f"`embatch serve`, {shown}",
+        setting=f"`embatch serve`, {shown}; what it learns of batches it learns in the warm-up",
+        variables={"EMBATCH_CACHE": str(state / "learned")},
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CONCURRENCY = (1, 16, 64)
 TEXTS = 4000
 SECONDS = 10.0
-WARM_S = 4.0
+WARM_S = 8.0
 IDLE_REQUESTS = 200
 IDLE_PAUSE_S = 0.02
 WANTED = {"1": 1.0, "16": 3.0, "64": 4.0}
@@ -97,6 +97,7 @@ def summarise(rounds: list[dict[str, Any]], idle: list[dict[str, float]]) -> dic
             name: {
                 "texts_per_s": spread([one["texts_per_s"] for one in each]),
                 **{key: spread([one[key] for one in each]) for key in ("p50_ms", "p99_ms")},
+                "compared": sum(one["compared"] for one in each),
                 "wrong": sum(one["wrong"] for one in each),
                 "lowest_cosine": min(one["lowest_cosine"] for one in each),
                 "not_answered": sum(_without_answer(one) for one in each),
@@ -128,7 +129,12 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             figures = [markdown.number(one[key]["median"]) for key in ("texts_per_s", "p50_ms", "p99_ms")]
             ratio = f"{one['embatch_ratio']['median']:.2f}" if "embatch_ratio" in one else "–"
             rows.append([name, clients, *figures, ratio])
-    note = f"\n\n{markdown.footnote(result)}"
+    every = [one for by_name in result["summary"]["concurrency"].values() for one in by_name.values()]
+    compared, wrong, missing = (
+        sum(one[name] for one in every) for name in ("compared", "wrong", "not_answered")
+    )
+    said = f"{compared:,} vectors compared, {wrong:,} wrong; {missing:,} requests without a vector."
+    note = f"\n\n{said}\n\n{markdown.footnote(result)}"
     found = {"serve": markdown.table(head, rows) + note}
     if idle := result["summary"]["idle"]:
         names = {

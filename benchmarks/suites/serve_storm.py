@@ -158,7 +158,7 @@ def _storm(settings: Settings, server: Server, rows: Corpus, connections: int, n
     gather_s = float(settings.scaled(int(GATHER_S), 3))
     calm_s = float(settings.scaled(int(CALM_S), 2))
     processes = PROCESSES if not settings.quick else 2
-    before = server.memory_mib()
+    before, cpu_s = server.memory_mib(), server.cpu_s()
     probe_out = settings.work / f"probe-{number}.npz"
     with MemoryWatch(server) as watch:
         most_s = gather_s + (DEADLINE_S + GRACE_S + AGAIN_S) * REQUESTS + calm_s * 2
@@ -190,6 +190,7 @@ def _storm(settings: Settings, server: Server, rows: Corpus, connections: int, n
         "storm_s": significant(report["last_answer"] - begins),
         "late": int((took_s > DEADLINE_S + GRACE_S).sum()),
         "neither": _neither(report),
+        "server_cpu_s": significant(server.cpu_s() - cpu_s),
         "before_mib": significant(before),
         "peak_mib": significant(watch.peak_mib),
         "after_mib": significant(server.memory_mib()),

@@ -185,7 +185,14 @@ def test_interactive_mix() -> None:
 
 def load(clients: int, system: str, rate: float, p99: float) -> dict[str, Any]:
     """One turn of the suite `serve`."""
-    zero = {"wrong": 0, "lost": {}, "statuses": {"200": 10}, "answered": 10, "lowest_cosine": 1.0}
+    zero = {
+        "wrong": 0,
+        "compared": 10,
+        "lost": {},
+        "statuses": {"200": 10},
+        "answered": 10,
+        "lowest_cosine": 1.0,
+    }
     more = {"client_cpu_s": 0.1, "seconds": 1.0, "p50_ms": 1.0}
     return {"clients": clients, "system": system, "texts_per_s": rate, "p99_ms": p99, **zero, **more}
 
