@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from tests.doubles import FakeBackend, Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+settings.register_profile("embatch", deadline=None)  # timing never decides a test
+settings.load_profile("embatch")
 
 
 @pytest.fixture
