@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _FULL = 100  # inputs of a full call, where the model does not say
 _OTHERS_S = 0.05  # between two looks while as many calls are under way as may be
+_ORDER_S = 0.002  # between two looks while a pile that was taken has not left yet
 _LAST_ANSWERS_S = 6.0  # on closing: for calls that are paid for, so that the cache gets what they bring
 _SAVE_S = 30.0  # between two savings of what the provider has taught
 _KNOWN = 256  # sets of terms kept ready
@@ -284,6 +285,10 @@ class Gateway:
                 return Room(items, tokens, limits.bytes)
             if pacer.in_flight >= pacer.parallel:
                 return Room(wait_s=_OTHERS_S)
+            if (
+                len(self._running) > pacer.in_flight
+            ):  # small piles would slip past one that waits for the quota
+                return Room(wait_s=_ORDER_S)
             asked = max(1, min(load.tokens, tokens if tokens is not None else load.tokens))
             delay = pacer.delay(now, max(1, min(load.items, items)), asked)
             free_items, free_tokens = pacer.room(now)
