@@ -110,7 +110,7 @@ def test_a_body_that_was_begun_may_end(serving: Serving, app: SmallApp) -> None:
     """A request whose body is still coming is in: it is answered while the server drains."""
 
     async def talk(server: Any) -> Got:
-        request = post("/echo", b"12345")
+        request = post("/raw", b"12345")
         async with wire(server.port) as client:
             await client.send(request[:-2])
             await asyncio.to_thread(until, lambda: app.requests)
