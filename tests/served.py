@@ -137,6 +137,10 @@ class World:
     async def again(self) -> None:
         """Stop, and start as a new process would."""
         await self.jobs.stop()
+        await self.anew()
+
+    async def anew(self) -> None:
+        """Start as a new process would; what was before is dead."""
         self.jobs = self._jobs()
         await self.jobs.start()
 
@@ -152,17 +156,7 @@ class World:
     async def submit(self, lines: Iterable[bytes]) -> str:
         """Start a job over some lines."""
         name = await self.put(lines)
-        served = await self.jobs.opened()
-        job = served.jobs.create(
-            owner="",
-            endpoint=ENDPOINT,
-            input_file=name,
-            metadata=None,
-            output_expires_s=None,
-            created=self.now,
-            expires=self.now + self.jobs.window_s,
-        )
-        self.jobs.launch(job)
+        job = await self.jobs.create(owner="", input_file=name, metadata=None, output_expires_s=None)
         return job.id
 
     async def look(self, name: str) -> ServedJob:

@@ -165,8 +165,8 @@ class Upload:
             raise
         return file
 
-    def drop(self) -> None:
-        """Forget it. Never raises; after `keep` it does nothing."""
+    def close(self) -> None:
+        """Forget it, unless it was kept. Never raises."""
         if self._stream is not None:
             with suppress(OSError):
                 self._stream.close()
@@ -180,8 +180,8 @@ class Upload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drop it unless it was kept."""
-        self.drop()
+        """Forget it unless it was kept."""
+        self.close()
 
 
 def add_rows(connection: sqlite3.Connection, files: Sequence[ServedFile]) -> None:

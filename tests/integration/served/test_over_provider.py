@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.served import World, line_of, vectors_in, wait_for
+from tests.served import FakePool, World, line_of, vectors_in, wait_for
 
 from embatch.errors import UnknownModelError
 from embatch.frontends.server.settings import ServedModel
@@ -76,6 +76,9 @@ class Place:
 
         asyncio.run(told())
 
+    async def is_tidy(self) -> bool:
+        return not list((self.folder / "state" / "runs").iterdir())
+
     async def has_jobs(self) -> bool:
         return bool(self.emulator.jobs())
 
@@ -124,7 +127,7 @@ def test_a_job(place: Place) -> None:
         assert vectors[0] == pytest.approx(alone[0].tolist(), abs=1e-5)
         assert vectors[-1] == pytest.approx(alone[1].tolist(), abs=1e-5)
         assert len(place.emulator.jobs()) == 1
-        assert list((world.settings.state or place.folder).joinpath("runs").iterdir()) == []
+        await wait_for(place.is_tidy)
 
     place.play(story)
 
@@ -232,6 +235,26 @@ def test_wrong_key(place: Place) -> None:
         assert [each["code"] for each in job.errors or []] == ["provider_failed"]
         good, bad = await world.outputs(name)
         assert (len(good), len(bad)) == (0, 5)
+
+    place.play(story)
+
+
+def test_provider_without_jobs(place: Place) -> None:
+    """Where a provider has no jobs of its own, the rows go by calls, as those of a model on this machine."""
+    pool = FakePool()
+    pool.served = lambda name: ServedModel(  # type: ignore[method-assign]  # a pool that serves another model
+        name=pool.name_of(name), model=MODEL.replace("openai", "compatible")
+    )
+
+    async def story(world: World) -> None:
+        world.pool = pool
+        await world.again()
+        name = await world.submit([line_of(number, f"text {number}") for number in range(70)])
+        job = await world.wait(name)
+        assert (job.status, job.done.completed) == ("completed", 70)
+        assert pool.embedder.asks
+        assert len(place.opened) == 1
+        assert place.emulator.jobs() == []
 
     place.play(story)
 

@@ -151,7 +151,7 @@ def test_sweeping(tmp_path: Path) -> None:
         assert left == [name, "kept"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.sampled_from(["ann", "bob"]), max_size=12), st.integers(1, 5), st.booleans(), st.booleans()
 )

@@ -98,7 +98,10 @@ class Carrier:
 
     async def start_over(self, name: str) -> None:
         """Forget what it had computed."""
+        job = await self._find(name)
         await self._in_thread(self._jobs.start_over, name)
+        for output in (job.output_file, job.error_file):  # there after a power cut, and worth nothing now
+            await self._in_thread(self._folder.file(output).unlink, missing_ok=True)
 
     async def give_up(self, name: str, errors: Sequence[dict[str, Any]]) -> None:
         """It fails, and keeps what it has."""
@@ -268,9 +271,9 @@ class Carrier:
             lines = self._lines(job)
         except JobFailedError:  # nobody can know which rows there were
             return
-        output = await self._in_thread(JobOutput, self._folder, self._jobs, job)
-        with output, lines:
+        with lines:
             reader = GroupReader(lines, self._settings)
-            while await self._in_thread(write_undone, reader, output, job):
-                pass
-            await self._in_thread(output.sync)
+            with await self._in_thread(JobOutput, self._folder, self._jobs, job) as output:
+                while await self._in_thread(write_undone, reader, output, job):
+                    pass
+                await self._in_thread(output.sync)

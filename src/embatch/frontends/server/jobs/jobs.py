@@ -19,6 +19,7 @@ from embatch.frontends.server.jobs.asking import LONGEST_PAUSE_S, JobFailedError
 from embatch.frontends.server.jobs.carrying import Carrier, Means
 from embatch.frontends.server.jobs.over_provider import NotNowError
 from embatch.frontends.server.jobs.rows import complaint
+from embatch.frontends.server.jobs.shown import ENDPOINT
 from embatch.storage.folders import user_folder
 from embatch.storage.served import ServedFolder
 from embatch.storage.served_files import ServedFiles
@@ -88,7 +89,8 @@ class Jobs:
         self._pool = pool
         self._most_rows = most_rows
         self._threads = ThreadPoolExecutor(_THREADS, "embatch-jobs")
-        self._opening = asyncio.Lock()
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._opening: asyncio.Task[Served] | None = None
         self._served: Served | None = None
         self._carrier: Carrier | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -114,10 +116,12 @@ class Jobs:
     async def stop(self) -> None:
         """Stop all jobs at a row, quickly; they go on with the next start. Stopping twice is allowed."""
         self._stopped = True
+        if self._opening is not None:
+            await asyncio.wait({self._opening})
         tasks = [*self._tasks.values(), *([self._sweeping] if self._sweeping else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._calls, return_exceptions=True)
         if self._served is not None:
             await self.in_thread(self._served.folder.close)
             self._served = None
@@ -140,44 +144,69 @@ class Jobs:
         """
         if self._served is not None:
             return self._served
-        async with self._opening:
-            if self._served is None:
-                served = await self.in_thread(_open, self.folder, self.clock)
-                self._carrier = Carrier(
-                    Means(
-                        folder=served.folder,
-                        jobs=served.jobs,
-                        pool=self._pool,
-                        settings=self.settings,
-                        clock=self.clock,
-                        in_thread=self.in_thread,
-                        most_rows=self._most_rows,
-                        kept_s=KEPT_S,
-                        open_embedder=self._open_embedder,
-                        purse=self.purse,
-                    )
-                )
-                for job in await self.in_thread(served.jobs.under_way):
-                    self.launch(job)
-                self._sweeping = asyncio.create_task(self._sweep(served))
-                self._served = served
-        return self._served
+        if self._opening is None:  # in a task of its own: whoever asks may leave before the folder is there
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(self._forget_opening)
+        return await asyncio.shield(self._opening)
 
     async def in_thread(self, function: Callable[..., Any], *values: object, **named: object) -> Any:
-        """Call a function that may block."""
+        """Call a function that may block. What it opens is closed if nobody waits for it any more."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(function, *values, **named))
+        call = loop.run_in_executor(self._threads, partial(function, *values, **named))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            call.add_done_callback(_close_result)
+            raise
+
+    async def _open(self) -> Served:
+        served: Served = await self.in_thread(_open, self.folder, self.clock)
+        try:
+            self._carrier = self._new_carrier(served)
+            under_way = await self.in_thread(served.jobs.under_way)
+        except BaseException:
+            served.folder.close()
+            raise
+        self._served = served
+        for job in under_way:
+            self.launch(job)
+        self._sweeping = asyncio.create_task(self._sweep(served))
+        return served
+
+    def _forget_opening(self, task: asyncio.Task[Served]) -> None:
+        self._opening = None
+        if not task.cancelled():
+            task.exception()  # which whoever asked was told
+
+    def _new_carrier(self, served: Served) -> Carrier:
+        return Carrier(
+            Means(
+                folder=served.folder,
+                jobs=served.jobs,
+                pool=self._pool,
+                settings=self.settings,
+                clock=self.clock,
+                in_thread=self.in_thread,
+                most_rows=self._most_rows,
+                kept_s=KEPT_S,
+                open_embedder=self._open_embedder,
+                purse=self.purse,
+            )
+        )
 
     # --- jobs -------------------------------------------------------------------------------------------------
 
-    def launch(self, job: ServedJob) -> None:
-        """Begin a job, or go on with it."""
-        if job.id in self._tasks or self._stopped:
-            return
-        self._cancelled[job.id] = asyncio.Event()
-        task = asyncio.create_task(self._carry_out(job.id, self._cancelled[job.id]))
-        self._tasks[job.id] = task
-        task.add_done_callback(partial(self._forget, job.id))
+    async def create(
+        self, *, owner: str, input_file: str, metadata: dict[str, str] | None, output_expires_s: float | None
+    ) -> ServedJob:
+        """A new job, begun at once. Whoever asks may leave meanwhile: it is begun all the same.
+
+        Raises:
+            OutputError: it cannot be written down.
+        """
+        return await asyncio.shield(self._create(owner, input_file, metadata, output_expires_s))
 
     async def cancel(self, name: str) -> bool:
         """Have a job end early; False if it has ended, or is ending so already.
@@ -185,6 +214,36 @@ class Jobs:
         Raises:
             OutputError: it cannot be written down.
         """
+        return await asyncio.shield(self._cancel(name))
+
+    def launch(self, job: ServedJob) -> None:
+        """Begin a job that is written down, or go on with it."""
+        if job.id in self._tasks or self._stopped:
+            return
+        self._cancelled[job.id] = asyncio.Event()
+        task = asyncio.create_task(self._carry_out(job.id, self._cancelled[job.id]))
+        self._tasks[job.id] = task
+        task.add_done_callback(partial(self._forget, job.id))
+
+    async def _create(
+        self, owner: str, input_file: str, metadata: dict[str, str] | None, output_expires_s: float | None
+    ) -> ServedJob:
+        served = await self.opened()
+        now = self.clock()
+        job: ServedJob = await self.in_thread(
+            served.jobs.create,
+            owner=owner,
+            endpoint=ENDPOINT,
+            input_file=input_file,
+            metadata=metadata,
+            output_expires_s=output_expires_s,
+            created=now,
+            expires=now + self.window_s,
+        )
+        self.launch(job)
+        return job
+
+    async def _cancel(self, name: str) -> bool:
         served = await self.opened()
         done: bool = await self.in_thread(served.jobs.cancel, name, self.clock())
         if name in self._cancelled:
@@ -236,6 +295,14 @@ class Jobs:
                 await self.in_thread(served.files.expire, self.clock())
             except EmbatchError as error:
                 _log.warning("files that have expired could not be deleted: %s", error)
+
+
+def _close_result(call: asyncio.Future[Any]) -> None:
+    """What was opened for somebody who has left."""
+    if not call.cancelled() and call.exception() is None:
+        close = getattr(call.result(), "close", None)
+        if close is not None:
+            close()
 
 
 def _open_model(served: ServedModel) -> Embedder:

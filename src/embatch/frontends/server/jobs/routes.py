@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -69,7 +70,7 @@ class FileRoutes:
             )
             kept_s = self._check(form.fields, form.filename, upload.bytes)
             now = jobs.clock()
-            file = await jobs.in_thread(
+            keeping = jobs.in_thread(
                 upload.keep,
                 owner=owner_of(request),
                 purpose="batch",
@@ -77,8 +78,9 @@ class FileRoutes:
                 created=now,
                 expires=now + kept_s,
             )
+            file = await asyncio.shield(keeping)
         finally:
-            await jobs.in_thread(upload.drop)
+            await jobs.in_thread(upload.close)
         return _json(shown.file_object(file))
 
     @staticmethod
@@ -162,23 +164,15 @@ class BatchRoutes:
         name = shown.check_batch(fields)
         kept_s = shown.kept_s(fields, "output_expires_after")
         served = await jobs.opened()
-        owner, now = owner_of(request), jobs.clock()
-        file = await jobs.in_thread(served.files.get, name, owner, now)
+        owner = owner_of(request)
+        file = await jobs.in_thread(served.files.get, name, owner, jobs.clock())
         if file is None:
             raise shown.missing("File object", name, "input_file_id")
         if file.purpose != "batch":
             raise shown.bad(f"File '{name}' must have been uploaded with purpose 'batch'.", "input_file_id")
-        job = await jobs.in_thread(
-            served.jobs.create,
-            owner=owner,
-            endpoint=shown.ENDPOINT,
-            input_file=name,
-            metadata=fields.get("metadata"),
-            output_expires_s=kept_s,
-            created=now,
-            expires=now + jobs.window_s,
+        job = await jobs.create(
+            owner=owner, input_file=name, metadata=fields.get("metadata"), output_expires_s=kept_s
         )
-        jobs.launch(job)
         return _json(shown.batch_object(job))
 
     async def page(self, request: Request) -> Response:
