@@ -10,6 +10,7 @@ import math
 import threading
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -171,10 +172,7 @@ class PostgresReader:
 
         begun, ids = self._read(begin)
         for positions in slices(sampled(len(ids), most, seed)):
-            wanted = ids[positions].tolist()
-            yield self._read(
-                lambda connection, state, wanted=wanted: _scanned(connection, state, begun, wanted)
-            )
+            yield self._read(partial(_scanned, begun=begun, ids=ids[positions].tolist()))
 
     def stats(self) -> StoreStats:
         """How much it holds. The counts by language and kind are those of the newest publication."""
@@ -362,7 +360,7 @@ def _shown(connection: Connection, state: Edition, found: Sequence[Any]) -> list
 
 
 def _scanned(
-    connection: Connection, state: Edition, begun: tuple[int, int], ids: Sequence[int]
+    connection: Connection, state: Edition, *, begun: tuple[int, int], ids: Sequence[int]
 ) -> tuple[list[Chunk], FloatArray]:
     if _publication(state) != begun:
         raise IndexBrokenError("the index was published anew, more than once, while it was read")
