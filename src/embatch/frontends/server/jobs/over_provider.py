@@ -314,6 +314,8 @@ class ProviderRun:
             raise JobFailedError("input_file_gone", f"The input file cannot be read: {error}") from error
         with lines:
             for line in iter(lines.next, None):
+                if self._interrupted:
+                    raise InterruptedJobError
                 row = as_row(line.raw or b"", line.number, self._settings)
                 refusal = self._refusal(row)
                 yield row if refusal is None else replace(row, asked=None, problem=refusal)
