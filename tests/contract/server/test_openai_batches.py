@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import resource
 import socket
 import time
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pytest
 from tests.contract.server.gate import until
 from tests.contract.server.http import Reply, ask
 from tests.doubles import FakeBackend, Faults
+from tests.served import no_more_than
 
 from embatch.frontends.server.settings import ApiKey
 
@@ -384,12 +384,8 @@ def test_full_disk(serving: Serving) -> None:
     """A file that does not fit on the disk is refused with 507, leaves nothing behind, and the server goes on."""
     with serving() as server:
         ask(server, "GET", "/v1/files")
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-        try:
+        with no_more_than(1 << 20):
             reply = form(server, part("purpose", b"batch") + part("file", b"x" * (2 << 20), "f") + END)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert (reply.status, reply.json["error"]["code"]) == (507, "storage_failed")
         assert uploads_left(server) == []
         assert form(server, part("purpose", b"batch") + part("file", b"x", "f") + END).status == 200

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.served import POISON, World, line_of, vector_of, vectors_in, wait_for
+from tests.served import POISON, World, line_of, no_more_than, vector_of, vectors_in, wait_for
 
 from embatch.errors import OverloadedError
 from embatch.frontends.server.jobs.carrying import IN_FLIGHT
@@ -353,13 +352,9 @@ def test_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         return "waits for its folder" in caplog.text
 
     async def story(world: World) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         name = await world.submit(rows(3000))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
-        try:
+        with no_more_than(300_000):
             await wait_for(told)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         job = await world.wait(name)
         assert job.status == "completed"
         check((await world.outputs(name))[0], range(3000))

@@ -100,8 +100,8 @@ def rows(count: int, **body: Any) -> list[bytes]:
     return [line_of(place, f"text {place}", model="small", **body) for place in range(count)]
 
 
-def texts_billed(place: Place) -> set[int]:
-    return {place.emulator.billed(f"text {number}") for number in range(60)}
+def texts_billed(place: Place, count: int = 60) -> set[int]:
+    return {place.emulator.billed(f"text {number}") for number in range(count)}
 
 
 def test_a_job(place: Place) -> None:
@@ -139,6 +139,7 @@ def test_kinds_of_rows(place: Place) -> None:
         lines = rows(6)
         lines[1] = line_of(1, "text 1", model="small", dimensions=64)
         lines[2] = line_of(2, "text 2", model="small", dimensions=99_999)
+        lines[3] = line_of(3, "text 3", model="small", dimensions=1536)  # which is what it has anyway
         name = await world.submit(lines)
         job = await world.wait(name)
         assert (job.status, job.done.completed, job.done.failed) == ("completed", 5, 1)
@@ -147,6 +148,7 @@ def test_kinds_of_rows(place: Place) -> None:
             **dict.fromkeys("0345", 1536),
             "1": 64,
         }
+        assert texts_billed(place, 6) == {0, 1}
         assert [line["response"]["status_code"] for line in bad] == [400]
 
     place.play(story)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from contextlib import contextmanager
 from itertools import pairwise, product
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.served import no_more_than
 
 from embatch.errors import (
     DiskFullError,
@@ -37,17 +37,6 @@ def opened(path: Path) -> Iterator[tuple[ServedFolder, ServedFiles, ServedJobs]]
         yield folder, ServedFiles(folder), ServedJobs(folder)
     finally:
         folder.close()
-
-
-@contextmanager
-def no_more_than(size: int) -> Iterator[None]:
-    """As on a full disk: no file grows beyond so many bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def keep(files: ServedFiles, data: bytes, owner: str = "", expires: float | None = None) -> str:

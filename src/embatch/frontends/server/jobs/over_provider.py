@@ -29,6 +29,7 @@ from embatch.frontends.server.jobs.rows import (
     wish_of,
 )
 from embatch.remote import ErrorKind
+from embatch.storage.files import os_errors
 from embatch.storage.layered import Layered
 from embatch.storage.runs import default_registry
 from embatch.types import Item
@@ -113,7 +114,9 @@ class ProviderRun:
         self._pipeline: LanePipeline | None = None
         self._earlier = 0  # inputs of wishes that are done
         self._inputs = 0
-        self._spent = 0.0
+        self._spent: dict[
+            str, float
+        ] = {}  # by what the vectors are: kinds that come to the same share a ledger
 
     @property
     def rows_done(self) -> int:
@@ -145,7 +148,7 @@ class ProviderRun:
         for wish in survey.wishes:
             self._carry(wish)
         if reserved is not None and self._purse is not None:
-            self._purse.settle(reserved, self._spent)
+            self._purse.settle(reserved, sum(self._spent.values()))
         self._output.append(b"", b"", upto=self._source.stat().st_size, lines=self._job.total)
         return self._ending or "completed"
 
@@ -160,6 +163,9 @@ class ProviderRun:
             wish = None if row.asked is None else wish_of(row.asked.ask)
             if wish is None or self._refusal(row) is not None:
                 refused.append(row)
+                if len(refused) >= _PIECES:
+                    self._write((row, []) for row in refused)
+                    refused.clear()
                 continue
             if wish not in survey.wishes:
                 survey.wishes.append(wish)
@@ -169,9 +175,6 @@ class ProviderRun:
             if len(survey.wishes) > _MOST_WISHES:
                 message = f"the rows ask for more than {_MOST_WISHES} kinds of vectors"
                 raise JobFailedError("too_many_kinds", message)
-            if len(refused) >= _PIECES:
-                self._write((row, []) for row in refused)
-                refused.clear()
         self._write((row, []) for row in refused)
         return survey
 
@@ -188,8 +191,9 @@ class ProviderRun:
             number = self._purse.reserve(self._job.owner or None, dollars)
         except GoalError as error:
             raise NotNowError(str(error)) from error
-        self._place.mkdir(parents=True, exist_ok=True)
-        note.write_bytes(json.dumps(number).encode())
+        with os_errors(note):
+            self._place.mkdir(parents=True, exist_ok=True)
+            note.write_bytes(json.dumps(number).encode())
         return number
 
     # --- rows of one kind -------------------------------------------------------------------------------------
@@ -207,31 +211,25 @@ class ProviderRun:
             problem = as_api_error(error)
             self._write((row, [Settled(None, 0, problem)]) for row in self._rows_of(wish))
             return
-        ledger, journal = open_run(
-            self._place / spec.fingerprint[:16], spec, rows=None, base_url=host.backend.base_url
-        )
-        whole = False
+        place = self._place / spec.fingerprint[:16]
+        ledger, journal = open_run(place, spec, base_url=host.backend.base_url)
+        state = "stopped"
         try:
             cache = self._embedder.store_for(spec)
             store: VectorStore = journal if cache is None else Layered(cache, journal)
-            pipeline = host.pipeline(
-                wish.task,
-                store=store,
-                ledger=ledger,
-                settings=replace(host.backend.settings, strategy="batch"),
-                collect=True,
-            )
+            settings = replace(host.backend.settings, strategy="batch")
+            pipeline = host.pipeline(wish.task, store=store, ledger=ledger, settings=settings, collect=True)
             with self._lock:
                 self._pipeline = pipeline
                 if self._ending is not None or self._interrupted:
                     self._halt(pipeline)
             self._fill(wish, pipeline, ledger)
-            self._spent += ledger.spent()
-            whole = True
-        finally:
+            self._spent[spec.fingerprint] = ledger.spent()
             self._earlier += pipeline.rows_done
+            state = "done" if self._ending is None else "cancelled"
+        finally:
             self._pipeline = None
-            default_registry().end(ledger.run_id, "done" if whole else "stopped", {})
+            default_registry().end(ledger.run_id, state, {})
             ledger.close()
             journal.close()
 
