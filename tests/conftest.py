@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 settings.register_profile("embatch", deadline=None)  # timing never decides a test
 settings.load_profile("embatch")
+
+# Commands that tests run leave no records among the user's own; tests of records switch them on in a folder of theirs.
+os.environ["EMBATCH_RECORD"] = "0"
 
 
 @pytest.fixture

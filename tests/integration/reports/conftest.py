@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 WORDS = ["a", "few", "words", "that", "are", "always", "the", "same", "and", "say", "nothing", "at", "all"]
 
 
+@pytest.fixture(autouse=True)
+def _recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are on, as they are for users."""
+    monkeypatch.setenv("EMBATCH_RECORD", "1")
+
+
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of records of this test; recording is on, the working folder and SIGTERM are the test's own."""
     monkeypatch.setenv("EMBATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("EMBATCH_RECORD", "1")
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     yield tmp_path / "cache" / "records"

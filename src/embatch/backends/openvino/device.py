@@ -70,9 +70,9 @@ def cgroup_quota(folder: Path = _CGROUP) -> float | None:
 
 
 _KERNELS = "128"
-"""Kernels kept for shapes seen before. OpenVINO keeps 5,000: with the many shapes of a server's batches, or of an index's
-windows, memory grew by 400 MB over 3,600 batches and had not ended. With these few it stays, and nothing measured was
-slower: 2,000 mixed, 6,000 short and 600 long texts."""
+"""Kernels kept for shapes seen before. OpenVINO keeps 5,000: with the many shapes of a server's batches, or of an
+index's windows, memory grew by 400 MB over 3,600 batches and had not ended. With these few it stays, and nothing
+measured was slower: 2,000 mixed, 6,000 short and 600 long texts."""
 
 
 def native_precision(core: Any) -> Precision:

@@ -65,7 +65,7 @@ def embed(
     """
     from embatch.frontends import view
     from embatch.frontends.jobs import EmbedJob, SplitRule, open_cache
-    from embatch.frontends.recording import record_of, report_dict
+    from embatch.frontends.recording import observed, record_of, report_dict
     from embatch.storage.sinks import check_target
     from embatch.storage.sources import open_sources
 
@@ -82,27 +82,29 @@ def embed(
             settings={**model_settings, "overlong": overlong, "split": split, "dtype": vectors_as},
             enabled=recorded,
         )
-        job = EmbedJob(
-            embedder,
-            opened,
-            output,
-            vectors_as=vectors_as,  # type: ignore[arg-type]  # click checked the choice
-            with_text=with_text,
-            split=SplitRule(overlap_tokens=overlap) if split else None,
-            cache=open_cache(cache, embedder.spec),
-            cache_limit=None if cache_limit is None else cache_limit * 1_000_000,
-            fresh=fresh,
-            command=sys.argv[1:],
-            observer=record,
-        )
-        with (
-            view.ended_early(lambda: job.report.lanes, as_json=as_json, quiet=quiet),
-            nullcontext() if job.finished else record,
-        ):
-            try:
-                outcome = _run(job, as_json=as_json, quiet=quiet)
-            finally:
-                record.end(report=report_dict(job.report))
+        with observed("embed", embedder.spec.model, record) as (observer, done):
+            job = EmbedJob(
+                embedder,
+                opened,
+                output,
+                vectors_as=vectors_as,  # type: ignore[arg-type]  # click checked the choice
+                with_text=with_text,
+                split=SplitRule(overlap_tokens=overlap) if split else None,
+                cache=open_cache(cache, embedder.spec),
+                cache_limit=None if cache_limit is None else cache_limit * 1_000_000,
+                fresh=fresh,
+                command=sys.argv[1:],
+                observer=observer,
+            )
+            with (
+                view.ended_early(lambda: job.report.lanes, as_json=as_json, quiet=quiet),
+                nullcontext() if job.finished else record,
+            ):
+                try:
+                    outcome = _run(job, as_json=as_json, quiet=quiet)
+                finally:
+                    record.end(report=report_dict(job.report))
+                    done(job.report)
         _conclude(outcome, embedder.spec.model, embedder.backend.device, as_json=as_json, quiet=quiet)
     return 1 if outcome.report.failed else 0
 

@@ -77,9 +77,10 @@ def generate(
     """
     from embatch.frontends import view
     from embatch.frontends.answer_job import PROMPT_COLUMN, AnswerJob, check_answers_target
-    from embatch.frontends.recording import record_of
+    from embatch.frontends.recording import observed, record_of
     from embatch.remote import GenerateWork
     from embatch.storage.sources import open_sources
+    from embatch.types import Report
 
     _check(sources, prompt, output, lanes)
     work = GenerateWork(
@@ -103,25 +104,27 @@ def generate(
         record = record_of(
             "generate", opened, output=output, sources=sources, settings=asked, enabled=recorded, model=model
         )
-        job = AnswerJob(
-            opened,
-            work,
-            found,
-            output,
-            settings=opened.settings,
-            fresh=fresh,
-            command=sys.argv[1:],
-            observer=record,
-        )
-        with (
-            view.ended_early(lambda: job.report, as_json=as_json, quiet=quiet),
-            nullcontext() if job.finished else record,
-        ):
-            try:
-                outcome = _run(job, as_json=as_json, quiet=quiet)
-                record.end(answered=outcome.answered, failed=outcome.failed, repeated=outcome.repeated)
-            finally:
-                record.end(report={"lanes": job.report.to_dict()})
+        with observed("generate", model, record) as (observer, done):
+            job = AnswerJob(
+                opened,
+                work,
+                found,
+                output,
+                settings=opened.settings,
+                fresh=fresh,
+                command=sys.argv[1:],
+                observer=observer,
+            )
+            with (
+                view.ended_early(lambda: job.report, as_json=as_json, quiet=quiet),
+                nullcontext() if job.finished else record,
+            ):
+                try:
+                    outcome = _run(job, as_json=as_json, quiet=quiet)
+                    record.end(answered=outcome.answered, failed=outcome.failed, repeated=outcome.repeated)
+                finally:
+                    record.end(report={"lanes": job.report.to_dict()})
+                    done(Report(lanes=job.report))
         _conclude(outcome, model, as_json=as_json, quiet=quiet)
     return 1 if outcome.failed else 0
 

@@ -146,6 +146,7 @@ _OPTIONS = [
     click.option("--offline", is_flag=True, help="Never ask the network for model files."),
     click.option("--base-url", metavar="URL", help="Of a provider's API, if it is another server."),
     click.option("--tier", metavar="NAME", help="Of your account at the provider; decides quotas.  [1]"),
+    click.option("--no-record", is_flag=True, help="Leave no record for `embatch report`."),
     click.option(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
@@ -239,6 +240,7 @@ def _settings(chosen: Sequence[tuple[str, str]], options: dict[str, Any]) -> Ser
         index=options["index"],
         state=options["state"],
         dashboard=not options["no_dashboard"],
+        record=not options["no_record"],
         dollars_per_day=options["dollars_per_day"],
     )
 

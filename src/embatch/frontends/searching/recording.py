@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from embatch.frontends.recording import described, report_dict
+from embatch.frontends.recording import described, observed, report_dict
 from embatch.storage.run_records import open_record
 from embatch.storage.scrubbing import scrubbed
 
@@ -42,12 +42,14 @@ def recording(
         sources=list(sources),
         output=scrubbed(index.location),
     )
-    index.observer = record
-    with record:
+    with record, observed("index", str(settings.get("model") or "minilm"), record) as (observer, done):
+        index.observer = observer
         try:
             yield
         finally:
             index.observer = None
+            if index.last_run is not None:
+                done(index.last_run)
             told: dict[str, Any] = {}
             if index.last_report is not None and not watching:
                 told = {"sync": index.last_report.to_dict()}

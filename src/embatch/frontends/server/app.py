@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from embatch.frontends.server.opening import OpenModel
     from embatch.frontends.server.settings import ServeSettings
+    from embatch.seen_lanes import RunObserver
 
 OPEN_PATHS = frozenset({"/health", "/ready", "/", "/dashboard"})
 """What may be asked without a key: how it is, and a page without data, which asks people for their key."""
@@ -46,12 +47,15 @@ _AGAIN_S = (
 _log = logging.getLogger("embatch")
 
 
-def build_app(settings: ServeSettings, *, open_model: OpenModel | None = None) -> App:
+def build_app(
+    settings: ServeSettings, *, open_model: OpenModel | None = None, observer: RunObserver | None = None
+) -> App:
     """The application of a server.
 
     Args:
         settings: all of its choices.
         open_model: opens a model; called in a thread. An `AsyncEmbedder` by the settings unless given.
+        observer: told of all batches and asks, beside the board; unless `open_model` is given.
 
     Raises:
         OutputError: what may be spent in a day is bounded, and what was spent cannot be written down.
@@ -60,7 +64,7 @@ def build_app(settings: ServeSettings, *, open_model: OpenModel | None = None) -
     purse = open_purse(settings)
     pool = ModelPool(
         settings.models,
-        open_model or opener(settings, board, purse),
+        open_model or opener(settings, board, purse, observer),
         most_open=settings.idle_models,
         drain_s=settings.drain_s,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 
 from embatch.errors import UsageError
+from embatch.frontends import telemetry
 from embatch.frontends.server import wire
 from embatch.frontends.server.errors import ApiError, as_api_error
 from embatch.frontends.server.transport.body import read_body
@@ -95,6 +96,13 @@ class Asking:
                 key.settle(tokens)
         if answer.failures:
             raise _refused(answer.failures, self._field, single=asked.single)
+        telemetry.note(
+            scope,
+            model=name,
+            tokens=answer.tokens,
+            inputs=len(answer.vectors),
+            dimensions=answer.vectors.shape[1],
+        )
         return Answered(asked, answer, name, key.headers() if key else ())
 
     async def _ask(self, asked: wire.Asked, timeout_s: float, begun: float) -> tuple[wire.Asked, Answer]:

@@ -89,6 +89,8 @@ def as_api_error(error: EmbatchError, *, param: str | None = None) -> ApiError:
     if status in {429, 503} and code != "insufficient_quota":
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 1.0)))
     message = str(error)
-    if status == 400 and error.hint and error.hint != error.default_hint:  # the default speaks of the command line
+    if (
+        status == 400 and error.hint and error.hint != error.default_hint
+    ):  # the default speaks of the command line
         message = f"{message.rstrip('.')}. {error.hint}"
     return ApiError(status, message, type=type_, code=code, param=param, headers=headers)

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from embatch.errors import OutputError
+from embatch.frontends import telemetry
 from embatch.frontends.opening import is_remote
 from embatch.storage.folders import user_folder
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from embatch.frontends.async_embedder import AsyncEmbedder
     from embatch.frontends.server.board import Board
     from embatch.frontends.server.settings import ServedModel, ServeSettings
+    from embatch.seen_lanes import RunObserver
     from embatch.storage.spending import Purse
 
     OpenModel = Callable[[ServedModel], AsyncEmbedder]
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("embatch")
 
 
-def opener(settings: ServeSettings, board: Board, purse: Purse | None) -> OpenModel:
-    """What opens a model; blocks while it does."""
+def opener(
+    settings: ServeSettings, board: Board, purse: Purse | None, observer: RunObserver | None = None
+) -> OpenModel:
+    """What opens a model; blocks while it does. What its asks come to is told to the board and to the observer."""
     from embatch.frontends.async_embedder import AsyncEmbedder
 
     def open_model(served: ServedModel) -> AsyncEmbedder:
@@ -32,7 +36,9 @@ def opener(settings: ServeSettings, board: Board, purse: Purse | None) -> OpenMo
             queue=settings.queue,
             batch_share=settings.batch_share,
             timeout_s=settings.timeout_s,
-            observer=board.named(served.name),
+            observer=telemetry.both(
+                board.named(served.name), observer, telemetry.observer(served.model, ask_spans=False)
+            ),
             purse=purse,
             **served.options,
         )

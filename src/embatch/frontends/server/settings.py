@@ -83,6 +83,8 @@ class ServeSettings:
     state: Path | None = None
     """Folder of files and batch jobs; None is `serve` in the user's own folder."""
     dashboard: bool = True
+    record: bool = True
+    """Leave a record of what was served, for `embatch report`: times, sizes and outcomes, no texts."""
     dollars_per_day: float | None = None
     """All clients together, over providers' models."""
 

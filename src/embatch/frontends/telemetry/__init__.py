@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, MutableMapping
+    from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
     from embatch.frontends.telemetry.runs import RunSpan
+    from embatch.seen import Observer
     from embatch.seen_lanes import RunObserver
+
+AnyObserver = TypeVar("AnyObserver", "Observer", "RunObserver")
 
 RunKind = Literal["embed", "index", "query", "generate"]
 """What a span of a run is called: the command, or the method of `Embedder`."""
@@ -98,12 +101,12 @@ def observer(
     return TelemetryObserver(subject, ask_spans=ask_spans)
 
 
-def both(*observers: RunObserver | None) -> RunObserver | None:
+def both(*observers: AnyObserver | None) -> AnyObserver | None:
     """One observer that tells all of these; None if there is none."""
     there = [one for one in observers if one is not None]
     if len(there) < 2:
         return there[0] if there else None
-    return _All(there)
+    return cast("AnyObserver", _All(there))
 
 
 def middleware(app: Any) -> Any:
@@ -176,7 +179,7 @@ def run_span(
 class _All:
     """Tells several observers."""
 
-    def __init__(self, observers: list[RunObserver]) -> None:
+    def __init__(self, observers: Sequence[Any]) -> None:
         self._observers = observers
 
     def see(self, seen: Any) -> None:

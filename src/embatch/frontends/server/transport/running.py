@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
+from embatch.frontends import telemetry
 from embatch.frontends.server.transport.lifespan import alive
 from embatch.frontends.server.transport.listening import BACKLOG, fit_to_files, listen, url_of
 from embatch.frontends.server.transport.middleware import Front
 from embatch.frontends.server.transport.protocol import LimitedProtocol
 from embatch.frontends.server.transport.traffic import Traffic
+from embatch.storage.run_records import open_record
 
 if TYPE_CHECKING:
     import socket
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from embatch.frontends.server.settings import ServeSettings
     from embatch.frontends.server.state import ServerState
+    from embatch.storage.run_records import RecordObserver
 
 log = logging.getLogger("embatch.serve")
 
@@ -247,6 +250,23 @@ def serve(settings: ServeSettings, *, started: Callable[[str], None] = lambda _:
     url = url_of(listener)
     sys.setswitchinterval(SWITCH_S)
     with contextlib.closing(listener):
-        app = build_app(fitted)
-        Server(app, fitted, app.state.server).run_until_stopped(listener, lambda: started(url))
+        telemetry.start("embatch-serve")
+        try:
+            with _record(fitted) as record:
+                app = build_app(fitted, observer=record)
+                server = Server(telemetry.middleware(app), fitted, app.state.server)
+                server.run_until_stopped(listener, lambda: started(url))
+        finally:
+            telemetry.stop()
     return 0
+
+
+def _record(settings: ServeSettings) -> RecordObserver:
+    first = settings.models[0]
+    return open_record(
+        "serve",
+        command=sys.argv[1:],
+        enabled=settings.record,
+        settings={"queue": settings.queue, "batch_share": settings.batch_share, **first.options},
+        model=first.model,
+    )
