@@ -128,6 +128,7 @@ class Client:
         self._open: set[Connection] = set()
         self._idle: deque[Connection] = deque()
         self._due: deque[float] = deque()
+        self._started = False
         self._ended = False
         self._opening = 0
         self._most_open = 0
@@ -140,6 +141,7 @@ class Client:
         await self._connect_all()
         if plan.together_at is not None:
             await asyncio.sleep(max(0.0, plan.together_at - time.perf_counter()))
+        self._started = True
         cpu, started = time.process_time(), time.perf_counter()
         self._until = started + plan.seconds
         if plan.rate is None:
@@ -186,6 +188,8 @@ class Client:
         if connection.busy:
             connection.busy = False
             self.tally.lose(why)
+        elif not self._started:
+            self.tally.lose("closed before it asked")
         left = self._plan.requests is None or connection.asked < self._plan.requests
         if not self._ended and left and time.perf_counter() < self._until:
             self._later(self._replace(connection.asked))

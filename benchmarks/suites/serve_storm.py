@@ -38,7 +38,8 @@ GRACE_S = 1.0
 AGAIN_S = 1.0
 STORMS = 3
 PROBE_PAUSE_S = 0.02
-GATHER_S = 12.0
+GATHER_S = 8.0
+"""For opening the connections; less than the server gives a client that sends nothing."""
 CALM_S = 8.0
 CONNECTION_KIB = 32
 WAITING_KIB = 16

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from embatch.decisions.turns import Turns
+from embatch.decisions.turns import Share
 from embatch.serving import Priority
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class PileTurns:
         self, *, senders: int, batch_share: float, window_s: float = 0.0, full: Room | None = None
     ) -> None:
         self._most_jobs = max(1, senders - max(1, senders // _KEPT_FREE))
-        self._turns = Turns(batch_share=batch_share)
+        self._turns = Share(batch_share)
         self._window_s = window_s
         self._full = full or EMPTY
 

@@ -57,10 +57,29 @@ def test_a_batch_is_filled_with_what_pads_least() -> None:
 
 
 def test_a_long_text_that_waits_longest_is_not_passed_over() -> None:
-    """A long text at the head goes at once, with the longest of the others beside it."""
-    lengths = np.array([256, *[12] * 60, 200, 100], np.int32)
+    """A long text at the head goes at once, with others of like length beside it."""
+    lengths = np.array([256, *[12] * 60, 245, 250], np.int32)
     chosen = pick(lengths, Budget(tokens=1024), Limits())
-    assert sorted(lengths[chosen].tolist(), reverse=True)[:3] == [256, 200, 100]
+    assert sorted(lengths[chosen].tolist(), reverse=True) == [256, 250, 245]
+
+
+def test_short_texts_do_not_wait_for_the_long_one_beside_them() -> None:
+    """Though all fit the budget, padding three short texts to a long one would cost three times as much."""
+    lengths = np.array([13, 13, 150, 13], np.int32)
+    assert sorted(pick(lengths, Budget(tokens=1024), Limits()).tolist()) == [0, 1, 3]
+    assert pick(lengths[2:], Budget(tokens=1024), Limits()).tolist() == [0]
+
+
+def test_texts_of_like_length_share_a_batch() -> None:
+    """A little padding costs less than another batch."""
+    lengths = np.array([14, 12, 16, 13], np.int32)
+    assert len(pick(lengths, Budget(tokens=1024), Limits())) == 4
+
+
+def test_nothing_is_padded_where_lengths_do_not_matter() -> None:
+    """A backend that pads nothing takes all that fits."""
+    lengths = np.array([13, 13, 150, 13], np.int32)
+    assert len(pick(lengths, Budget(tokens=1024), Limits(cost=CostRule.PACKED))) == 4
 
 
 def test_what_is_left_is_shared_among_streams() -> None:

@@ -93,7 +93,7 @@ class LocalCoalescer:
         self._asks_are_there = threading.Condition(self._lock)  # for the one that tends
         self._asks_are_gone = threading.Condition(self._lock)  # for closing
         # All below belongs to `_lock`.
-        self._turns = Turns(batch_share=batch_share)
+        self._turns = Turns(batch_share=batch_share, streams=backend.streams)
         self._room = Room(backend.limits, backend.streams, self._turns)
         self._retries: deque[Batch] = deque()
         self._asks: set[Waiting] = set()  # that have not ended
@@ -311,7 +311,7 @@ class LocalCoalescer:
         if computed.error is not None:
             return
         tokens = sum(unit.length for unit in batch.units)
-        self._turns.measured(tokens, seconds)
+        self._turns.measured(batch.priority, tokens, seconds, now=time.monotonic())
         self._counts.computed(
             inputs=len(batch.units), tokens=tokens, padded_tokens=self._padded(batch), seconds=seconds
         )

@@ -14,6 +14,7 @@ import numpy as np
 
 from embatch.decisions.late_forming import LOOK_AHEAD, pick
 from embatch.decisions.planning import Budget
+from embatch.decisions.turns import Waiting as Waits
 from embatch.engine.coalesce.opening import Portion
 from embatch.serving import Priority
 
@@ -31,6 +32,8 @@ _OPEN_CHARS = 1 << 15
 """Made ready at once: some ten milliseconds of work at most, unless a single text is longer."""
 _SHORT_CHARS = 1 << 12
 """The same of a job while somebody interactive is about."""
+_AHEAD, _AHEAD_OF_JOBS = 2, 64
+"""Budgets for each stream that are made ready ahead of the streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +96,28 @@ class Room:
 
     def next(self, now: float, budget: int) -> Priority | None:
         """Whose turn it is."""
-        kinds = [kind for kind in Priority if self._asks[kind] or self._ready[kind] or self._opening[kind]]
-        return self._turns.next(kinds, batch_tokens=self._turns.job_tokens(now, budget)) if kinds else None
+        waits = {kind: self._asks[kind] or self._ready[kind] or self._opening[kind] for kind in Priority}
+        quick = Priority.INTERACTIVE
+        first = self._ready[quick][0].text.owners[0][0] if self._ready[quick] else None
+        if first is None and self._asks[quick]:
+            first = self._asks[quick][0]
+        waiting = Waits(
+            interactive=bool(waits[quick]),
+            jobs=bool(waits[Priority.BATCH]),
+            tokens=self.tokens[quick],
+            oldest_s=0.0 if first is None else now - first.came,
+        )
+        return self._turns.next(waiting, now, budget=budget)
 
     def to_open(self, kind: Priority, budget: int, now: float) -> list[Portion]:
         """Rows to make ready now: none if enough are, or none are left."""
-        short = kind is Priority.BATCH and self._turns.short(now)
-        most_chars = _SHORT_CHARS if short else _OPEN_CHARS
-        if self._ready_tokens[kind] >= 2 * self._streams * max(budget, 1):
+        job = kind is Priority.BATCH
+        most_chars = _SHORT_CHARS if job and self._turns.short(now) else _OPEN_CHARS
+        # What nobody waits for is made ready further ahead, so that texts of like length find each other.
+        ahead = _AHEAD_OF_JOBS if job else _AHEAD
+        if len(self._ready[kind]) >= LOOK_AHEAD or self._ready_tokens[kind] >= (
+            ahead * self._streams * max(budget, 1)
+        ):
             return []
         asks, portions, rows, chars = self._asks[kind], [], 0, 0
         while asks and rows < _OPEN_ROWS and chars < most_chars:

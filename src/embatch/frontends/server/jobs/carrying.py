@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Ended = tuple[Ending, Sequence[dict[str, Any]] | None]
 
-IN_FLIGHT = 512
+IN_FLIGHT = 1024
 """Inputs of one model's jobs that are under way together, unless its queue is short."""
 SIDE_BY_SIDE = 16
 """Jobs of one model that take turns; more wait until one has ended."""
