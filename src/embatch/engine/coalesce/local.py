@@ -200,13 +200,12 @@ class LocalCoalescer:
             while not self._stopped:
                 if self._retries:
                     return self._starts(self._retries.popleft())
-                now = time.monotonic()
-                kind = self._room.next(now, self._tuner.budget)
-                if kind is not None:
-                    portions = self._room.to_open(kind, self._tuner.budget, now)
+                now, budget = time.monotonic(), self._tuner.budget
+                for kind in self._room.turns(now, budget):
+                    portions = self._room.to_open(kind, budget, now)
                     if portions:
                         return kind, portions, None
-                    batch = self._room.form(kind, self._tuner.next_budget(), now)
+                    batch = self._room.form(kind, self._tuner.next_budget, now)
                     if batch is not None:
                         return self._starts(batch)
                 self._work_is_there.wait()

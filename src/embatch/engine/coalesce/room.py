@@ -19,7 +19,7 @@ from embatch.engine.coalesce.opening import Portion
 from embatch.serving import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from embatch.decisions.turns import Turns
     from embatch.engine.coalesce.asks import Waiting
@@ -94,8 +94,8 @@ class Room:
         self.tokens[kind] -= waiting.tokens_untaken
         waiting.untaken = waiting.tokens_untaken = 0
 
-    def next(self, now: float, budget: int) -> Priority | None:
-        """Whose turn it is."""
+    def turns(self, now: float, budget: int) -> list[Priority]:
+        """Whose turn it is, and who comes next if there is nothing to take of that: all is being made ready, say."""
         waits = {kind: self._asks[kind] or self._ready[kind] or self._opening[kind] for kind in Priority}
         quick = Priority.INTERACTIVE
         first = self._ready[quick][0].text.owners[0][0] if self._ready[quick] else None
@@ -107,7 +107,8 @@ class Room:
             tokens=self.tokens[quick],
             oldest_s=0.0 if first is None else now - first.came,
         )
-        return self._turns.next(waiting, now, budget=budget)
+        chosen = self._turns.next(waiting, now, budget=budget)
+        return [kind for kind in sorted(Priority, key=lambda kind: kind is not chosen) if waits[kind]]
 
     def to_open(self, kind: Priority, budget: int, now: float) -> list[Portion]:
         """Rows to make ready now: none if enough are, or none are left."""
@@ -147,7 +148,7 @@ class Room:
         """Portions could not be made ready."""
         self._opening[kind] -= 1
 
-    def form(self, kind: Priority, wanted: Budget, now: float) -> Batch | None:
+    def form(self, kind: Priority, next_budget: Callable[[], Budget], now: float) -> Batch | None:
         """The next batch of this kind; None if nobody waits for any of it."""
         ready = self._ready[kind]
         window = [unit for unit in ready[:LOOK_AHEAD] if unit.text.live]
@@ -155,6 +156,7 @@ class Room:
         if not window:
             self._ready_tokens[kind] = sum(unit.length for unit in ready)
             return None
+        wanted = next_budget()
         budget = self._bounded(kind, wanted, now)
         lengths = np.fromiter((unit.length for unit in window), np.int32, len(window))
         chosen = pick(lengths, budget, self._limits, streams=self._streams).tolist()
