@@ -68,4 +68,5 @@ def _rows(vectors: FloatArray, start: int, *, base64: bool) -> bytes:
     for place, row in enumerate(vectors[start : start + _SLICE], start):
         embedding = binascii.b2a_base64(row.data, newline=False).decode("ascii") if base64 else row
         found.append({"object": "embedding", "index": place, "embedding": embedding})
-    return orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    listed: bytes = orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
+    return listed[1:-1]
