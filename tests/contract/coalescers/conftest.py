@@ -89,10 +89,12 @@ class Remote:
 
 @pytest.fixture(params=[Local, Remote], ids=["local", "gateway"])
 def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
+    before = set(threading.enumerate())
     made: Any = request.param()
     yield made
     if made.gate is not None:
         made.gate.open.set()
     for coalescer in made.opened:
         coalescer.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embatch-stream")]
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name.startswith("embatch-stream")]
