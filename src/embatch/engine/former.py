@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embatch.decisions.planning import Budget, batch_end, order, share
-from embatch.errors import BackendError, ItemBackendError, OutOfMemoryError
+from embatch.engine.outcomes import Patience, blame, halves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from embatch.decisions.planning import Positions
     from embatch.engine.window import Window
-    from embatch.errors import ItemError
+    from embatch.errors import BackendError, ItemError
     from embatch.types import IntArray, Limits
 
 _ALONE = Budget(items=1)
-_GIVE_UP = 40  # calls that fail in a row, none succeeding: the engine is broken, not the texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ class BatchFormer:
         self._at = 0
         self._left = 0  # tokens of the window's items from `_at` on
         self._ended = False
-        self._failures_in_a_row = 0
+        self._patience = Patience()
 
     def take(self) -> Batch | None:
         """The next batch; None when all windows are used up. Blocks while the next window is being made.
@@ -102,7 +101,7 @@ class BatchFormer:
 
     def succeeded(self) -> None:
         """A batch came back with vectors: the engine works."""
-        self._failures_in_a_row = 0
+        self._patience.succeeded()
 
     def retry(self, window: Window, units: Sequence[int]) -> None:
         """Compute these units again, each alone."""
@@ -118,19 +117,13 @@ class BatchFormer:
         Raises:
             BackendError: nothing works any more; trying every text alone would only take longer.
         """
-        self._failures_in_a_row += 1
-        fitting = isinstance(error, OutOfMemoryError)
-        if self._failures_in_a_row > _GIVE_UP and not fitting:
-            raise BackendError(
-                f"the engine failed {self._failures_in_a_row} times in a row, last with: {error}"
-            ) from error
+        self._patience.failed(error)
         if len(batch.units) == 1:
-            blame = ItemBackendError(f"the model failed on this text: {error}", hint=error.hint)
-            return [(batch.units[0], blame)]
-        middle = len(batch.units) // 2
-        halves = (batch.units[:middle], batch.units[middle:])
+            return [(batch.units[0], blame(error))]
         with self._lock:
-            self._retries.extend(Batch(batch.window, half, batch.budget, fresh=False) for half in halves)
+            self._retries.extend(
+                Batch(batch.window, half, batch.budget, fresh=False) for half in halves(batch.units)
+            )
         return []
 
     def _has_work(self) -> bool:

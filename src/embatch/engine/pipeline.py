@@ -19,16 +19,16 @@ import numpy as np
 from embatch.engine.earlier import Earlier
 from embatch.engine.former import BatchFormer
 from embatch.engine.memory import memory_used
-from embatch.engine.outcomes import as_backend_error, checked, record_of
+from embatch.engine.outcomes import as_backend_error, checked, not_finite, padded_tokens, record_of
 from embatch.engine.telling import Teller
 from embatch.engine.window import WindowMaker, finish_vectors
 from embatch.errors import (
     BackendClosedError,
     BackendError,
-    BadVectorError,
+    EmbatchError,
     ItemError,
 )
-from embatch.types import BatchRecord, Block, CostRule, Report
+from embatch.types import BatchRecord, Block, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -253,7 +253,9 @@ class Pipeline:
             )
         except BackendClosedError:
             raise
-        except Exception as error:  # noqa: BLE001  # a backend's own exception must not lose its rows
+        except Exception as error:  # a backend's own exception must not lose its rows
+            if isinstance(error, EmbatchError) and not isinstance(error, BackendError):
+                raise  # something else than the backend has failed
             failure = as_backend_error(error)
             record = record_of(batch, time.perf_counter() - started, failure)
             self._teller.batch(record, stream, error=type(failure).__name__)
@@ -273,13 +275,12 @@ class Pipeline:
         self._fail_units(batch, self._former.failed(batch, error))
 
     def _record(self, record: BatchRecord) -> None:
-        padded = record.longest * record.items
         self._tuner.record(record)
         with self._changed:
             report = self.report
             report.batches += 1
             report.tokens += record.tokens
-            report.padded_tokens += padded if self._backend.limits.cost is CostRule.PADDED else record.tokens
+            report.padded_tokens += padded_tokens(record, self._backend.limits.cost)
             report.device_seconds += record.seconds
             look = time.perf_counter() - self._looked_at > _LOOK_S
             if look:
@@ -313,7 +314,7 @@ class Pipeline:
         if len(batch.units) > 1:
             self._former.retry(batch.window, bad)
             return
-        error = BadVectorError(f"{self._spec.model} answered NaN or infinity for this text")
+        error = not_finite(self._spec)
         self._fail_units(batch, [(unit, error) for unit in bad])
 
     def _fail_units(self, batch: Batch, failed: list[tuple[int, ItemError]]) -> None:

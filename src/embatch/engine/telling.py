@@ -5,11 +5,13 @@ It looks and reckons nothing that the run needs: what it tells is for reports.
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embatch.engine.outcomes import padded_tokens
 from embatch.seen import BatchSeen
 from embatch.seen_lanes import BlockSeen, FailureSeen, TunerSeen, WindowSeen
 from embatch.types import CostRule
@@ -18,12 +20,35 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embatch.engine.window import Window
-    from embatch.seen_lanes import RunObserver
+    from embatch.seen_lanes import RunObserver, RunSeen
     from embatch.types import BatchRecord, Block, IntArray, ItemFailure
+
+_log = logging.getLogger(__name__)
 
 PLAIN_ITEMS = 32
 """Texts of a batch where nothing is planned: what most programs do."""
 _MESSAGE_CHARS = 300
+
+
+class Quiet:
+    """An observer whose failures disturb nobody: the first is logged, and it is told on.
+
+    Args:
+        observer: an `Observer` or a `RunObserver`; should never raise, but may be anybody's.
+    """
+
+    def __init__(self, observer: Any) -> None:
+        self._observer = observer
+        self._failed = False
+
+    def see(self, seen: RunSeen) -> None:
+        """Hand it on."""
+        try:
+            self._observer.see(seen)
+        except Exception:  # noqa: BLE001  # looking on must not end what is looked at
+            if not self._failed:
+                self._failed = True
+                _log.exception("an observer has failed; more of its failures are not logged")
 
 
 class Teller:
@@ -35,14 +60,13 @@ class Teller:
     """
 
     def __init__(self, observer: RunObserver | None, cost: CostRule) -> None:
-        self._observer = observer
-        self._padded = cost is CostRule.PADDED
+        self._observer = None if observer is None else Quiet(observer)
+        self._cost = cost
 
     def batch(self, record: BatchRecord, stream: int, *, error: str = "") -> None:
         """A batch came back from a stream just now, or failed."""
         if self._observer is None:
             return
-        padded = record.longest * record.items if self._padded else record.tokens
         self._observer.see(
             BatchSeen(
                 at=time.time() - record.seconds,
@@ -51,7 +75,7 @@ class Teller:
                 items=record.items,
                 longest=record.longest,
                 tokens=record.tokens,
-                padded_tokens=padded,
+                padded_tokens=padded_tokens(record, self._cost),
                 budget=record.budget,
                 fresh=record.fresh,
                 error=error,
@@ -63,6 +87,7 @@ class Teller:
         if self._observer is None:
             return
         lengths = window.lengths
+        plain = plain_tokens(lengths) if self._cost is CostRule.PADDED else int(lengths.sum())
         self._observer.see(
             WindowSeen(
                 at=time.time() - seconds,
@@ -70,7 +95,7 @@ class Teller:
                 rows=len(window.items),
                 units=len(lengths),
                 tokens=int(lengths.sum()),
-                plain_tokens=plain_tokens(lengths) if self._padded else int(lengths.sum()),
+                plain_tokens=plain,
                 lengths=by_length(lengths),
             )
         )

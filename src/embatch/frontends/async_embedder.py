@@ -172,7 +172,7 @@ class AsyncEmbedder:
         if ask.timeout_s is None and self._timeout_s is not None:
             ask = replace(ask, timeout_s=self._timeout_s)
         loop = asyncio.get_running_loop()
-        mailbox = self._mailboxes.get(loop) or self._mailboxes.setdefault(loop, _Mailbox(loop))
+        mailbox = self._mailboxes.get(loop) or self._new_mailbox(loop)
         future: asyncio.Future[Answer] = loop.create_future()
         ticket = self._coalescer.submit(ask, lambda result: mailbox.put(future, result))
         try:
@@ -249,6 +249,13 @@ class AsyncEmbedder:
                 spec = replace(spec, overlong=ask.overlong)
             spec = self._specs.setdefault(key, spec)
         return spec
+
+    def _new_mailbox(self, loop: asyncio.AbstractEventLoop) -> _Mailbox:
+        # A program that calls `asyncio.run` again and again leaves a closed loop behind each time.
+        kept = {known: mailbox for known, mailbox in list(self._mailboxes.items()) if not known.is_closed()}
+        mailbox = kept[loop] = _Mailbox(loop)
+        self._mailboxes = kept
+        return mailbox
 
     def _store_for(self, spec: ModelSpec) -> VectorStore | None:
         name = spec.fingerprint

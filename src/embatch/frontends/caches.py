@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,11 @@ from embatch.storage.cache import VectorCache
 
 if TYPE_CHECKING:
     from embatch.types import ModelSpec, VectorStore
+
+_log = logging.getLogger(__name__)
+
+_MOST_OPEN = 32
+"""Stores of a file: each holds it open, and ever new `dimensions` would use up what a process may open."""
 
 
 class Caches:
@@ -25,6 +31,7 @@ class Caches:
         self._limit_bytes = limit_bytes
         self._stores: dict[str, VectorStore] = {}
         self._lock = threading.Lock()
+        self._full = False
 
     @property
     def exists(self) -> bool:
@@ -32,14 +39,22 @@ class Caches:
         return self._cache is not None
 
     def store_for(self, spec: ModelSpec) -> VectorStore | None:
-        """The vectors known under a spec; None without a cache."""
+        """The vectors known under a spec; None without a cache, and for specs beyond the first 32."""
         if self._cache is None:
             return None
         with self._lock:
             store = self._stores.get(spec.fingerprint)
-            if store is None:
+            if store is None and self._has_room():
                 store = self._stores[spec.fingerprint] = self._open(self._cache, spec)
             return store
+
+    def _has_room(self) -> bool:
+        if len(self._stores) < _MOST_OPEN:
+            return True
+        if not self._full:
+            self._full = True
+            _log.warning("vectors of more than %d tasks and dimensions are not cached", _MOST_OPEN)
+        return False
 
     def close(self) -> None:
         """Close all but the caller's own. Closing twice is allowed."""

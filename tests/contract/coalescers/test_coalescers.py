@@ -8,54 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from tests.doubles import Gate
+from tests.waiters import WAIT_S, Asked, Watcher
 
 from embatch.errors import BackendError, EmbatchError, ExpiredError, OverloadedError, UsageError
-from embatch.seen import AskSeen
 from embatch.serving import Answer, Ask, Priority
 
 if TYPE_CHECKING:
     from tests.contract.coalescers.conftest import Kind
 
-    from embatch.seen import Seen
-    from embatch.serving import Coalescer, Ticket
-
-WAIT_S = 20.0
-
-
-class Asked:
-    """An ask, and what it was told."""
-
-    def __init__(self, coalescer: Coalescer, *texts: Any, **options: Any) -> None:
-        self.told: list[Answer | EmbatchError] = []
-        self._event = threading.Event()
-        self.ticket: Ticket = coalescer.submit(Ask(inputs=list(texts), **options), self._done)
-
-    def _done(self, result: Answer | EmbatchError) -> None:
-        self.told.append(result)
-        self._event.set()
-
-    @property
-    def result(self) -> Answer | EmbatchError:
-        assert self._event.wait(WAIT_S), "nobody told this waiter anything"
-        assert len(self.told) == 1
-        return self.told[0]
-
-    @property
-    def answer(self) -> Answer:
-        result = self.result
-        assert isinstance(result, Answer), result
-        return result
-
-
-class Watcher:
-    """An observer that remembers asks."""
-
-    def __init__(self) -> None:
-        self.asks: list[AskSeen] = []
-
-    def see(self, seen: Seen) -> None:
-        if isinstance(seen, AskSeen):
-            self.asks.append(seen)
+    from embatch.serving import Coalescer
 
 
 def held(kind: Kind, **options: Any) -> tuple[Coalescer, Asked, Gate]:

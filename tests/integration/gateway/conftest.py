@@ -11,12 +11,10 @@ import pytest
 
 from embatch.engine.lanes.clock import Clock
 from embatch.engine.window import as_items
-from embatch.errors import EmbatchError
 from embatch.frontends.gateway import Gateway
 from embatch.frontends.remote import RemoteModel
 from embatch.frontends.remote_host import RemoteHost
 from embatch.providers.registry import open_provider
-from embatch.serving import Answer, Ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,57 +22,10 @@ if TYPE_CHECKING:
 
     from embatch.emulator import Emulator
     from embatch.emulator.catalog import ProviderName
-    from embatch.seen import AskSeen, BatchSeen, Seen
-    from embatch.serving import Ticket
     from embatch.types import FloatArray
 
 MODEL = "openai:text-embedding-3-small"
 MODELS = {"openai": MODEL, "gemini": "gemini:gemini-embedding-001"}
-WAIT_S = 30.0
-
-
-class Asked:
-    """One ask and what came of it."""
-
-    def __init__(self, gateway: Gateway, *texts: Any, **options: Any) -> None:
-        self.told: list[Answer | EmbatchError] = []
-        self._end = threading.Event()
-        self.ticket: Ticket = gateway.submit(Ask(inputs=texts, **options), self._done)
-
-    def _done(self, outcome: Answer | EmbatchError) -> None:
-        self.told.append(outcome)
-        self._end.set()
-
-    @property
-    def outcome(self) -> Answer | EmbatchError:
-        assert self._end.wait(WAIT_S)
-        (one,) = self.told
-        return one
-
-    @property
-    def answer(self) -> Answer:
-        outcome = self.outcome
-        assert isinstance(outcome, Answer), outcome
-        return outcome
-
-    @property
-    def error(self) -> EmbatchError:
-        outcome = self.outcome
-        assert isinstance(outcome, EmbatchError)
-        return outcome
-
-
-@dataclass
-class Watcher:
-    """An observer that keeps what it sees."""
-
-    seen: list[Seen] = field(default_factory=list)
-
-    def see(self, seen: Seen) -> None:
-        self.seen.append(seen)
-
-    def of(self, kind: type[AskSeen | BatchSeen]) -> list[Any]:
-        return [one for one in self.seen if isinstance(one, kind)]
 
 
 class Vectors(dict[bytes, "FloatArray"]):

@@ -6,7 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from tests.integration.gateway.conftest import MODEL, Asked
+from tests.integration.gateway.conftest import MODEL
+from tests.waiters import Asked
 
 from embatch.frontends.gateway import Gateway
 from embatch.frontends.remote import RemoteModel
@@ -29,7 +30,7 @@ def main() -> None:
         ]
         number += 8
         asked = [Asked(gateway, text) for text in texts]
-        if not all(isinstance(one.outcome, Answer) for one in asked):
+        if not all(isinstance(one.result, Answer) for one in asked):
             break
         sys.stdout.write("answered\n")
         sys.stdout.flush()

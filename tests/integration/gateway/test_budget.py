@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.integration.gateway.conftest import Asked
+from tests.waiters import Asked
 
 from embatch.errors import GoalError, UsageError
 from embatch.serving import Answer
@@ -29,7 +29,7 @@ def test_the_days_bound_is_kept_by_the_providers_own_ledger(place: Place, tmp_pa
     gateway = place.open(purse=purse)
     for start in range(0, 400, 40):
         asked = [Asked(gateway, TEXT.format(i)) for i in range(start, start + 40)]
-        outcomes = [one.outcome for one in asked]
+        outcomes = [one.result for one in asked]
     assert all(isinstance(outcome, GoalError) for outcome in outcomes)
     assert "$0.0000" in str(outcomes[0])
     bill = place.emulator.billing().dollars
@@ -43,16 +43,16 @@ def test_whoever_has_spent_their_share_stops_nobody_else(place: Place, tmp_path:
     """Payers in one pile: each has a bound of its own; a text that both want is sent for the one who can pay."""
     purse = Purse(tmp_path / "spending.sqlite", payers={"ann": 2e-6, "bob": 1.0})
     gateway = place.open(purse=purse, parallel=1)
-    while isinstance(Asked(gateway, "text " * 20, payer="ann").outcome, Answer):
+    while isinstance(Asked(gateway, "text " * 20, payer="ann").result, Answer):
         pass
     assert purse.spent_today()["ann"] <= 2e-6
     asked = [Asked(gateway, f"{name} {i}", payer=name) for i in range(30) for name in ("ann", "bob")]
     for i, one in enumerate(asked):
         if i % 2:
             assert one.answer.failures == ()
-    refused = [one for one in asked[::2] if isinstance(one.outcome, GoalError)]
+    refused = [one for one in asked[::2] if isinstance(one.result, GoalError)]
     assert refused
-    assert all("'ann'" in str(one.outcome) for one in refused)
+    assert all("'ann'" in str(one.result) for one in refused)
     assert sum(purse.spent_today().values()) == pytest.approx(place.emulator.billing().dollars)
     assert purse.spent_today()["ann"] <= 2e-6
     purse.close()

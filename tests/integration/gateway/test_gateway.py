@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.integration.gateway.conftest import WAIT_S, Asked, Vectors, Watcher
+from tests.integration.gateway.conftest import Vectors
+from tests.waiters import WAIT_S, Asked, Watcher
 
 from embatch.decisions.vectors import cut
 from embatch.errors import (
@@ -22,7 +23,6 @@ from embatch.errors import (
     TooLongError,
     UsageError,
 )
-from embatch.seen import AskSeen, BatchSeen
 from embatch.serving import Priority
 from embatch.storage.spending import Purse
 
@@ -232,7 +232,7 @@ def test_time_and_room_are_bounded(place: Place) -> None:
     waits = Asked(gateway, "a", "b", "c")
     outcome: object = None
     try:
-        outcome = Asked(gateway, "d").outcome
+        outcome = Asked(gateway, "d").result
     except OverloadedError as error:
         outcome = error
     assert isinstance(outcome, OverloadedError)
@@ -242,7 +242,7 @@ def test_time_and_room_are_bounded(place: Place) -> None:
     assert [place.emulator.billed(text) for text in ("late", "d", "a")] == [0, 0, 1]
     snapshot = gateway.snapshot()
     assert (snapshot.asks, snapshot.answered, snapshot.refused, snapshot.expired) == (3, 2, 1, 1)
-    outcomes = sorted(one.outcome for one in watcher.of(AskSeen))
+    outcomes = sorted(one.outcome for one in watcher.asks)
     assert outcomes == ["answered", "answered", "expired", "refused"]
 
 
@@ -273,7 +273,7 @@ def test_observers_see_every_ask_and_every_pile(place: Place) -> None:
     for i in range(5):
         Asked(gateway, f"a {i}", f"b {i}", priority=Priority.BATCH if i % 2 else Priority.INTERACTIVE).answer  # noqa: B018  # one after the other
     gateway.close(drain_s=WAIT_S)
-    asks, piles = watcher.of(AskSeen), watcher.of(BatchSeen)
+    asks, piles = watcher.asks, watcher.batches
     assert [(one.outcome, one.inputs, one.model) for one in asks] == [
         ("answered", 2, "openai:text-embedding-3-small")
     ] * 5

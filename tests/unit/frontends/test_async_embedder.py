@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import pytest
 from tests.doubles import FakeBackend, Faults, Gate
 
@@ -187,3 +190,32 @@ def test_options_beside_an_open_embedder_are_refused() -> None:
         pytest.raises(UsageError, match="precision"),
     ):
         embatch.AsyncEmbedder(embedder=embedder, precision="fp32")
+
+
+def test_loops_that_are_closed_are_not_kept() -> None:
+    """A program that runs loop after loop over one model leaves none of them behind."""
+    model, loops = opened(FakeBackend()), []
+
+    async def main() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await model.embed(["text"])
+
+    for _ in range(3):
+        asyncio.run(main())
+    gc.collect()
+    model.close()
+    assert [loop() is None for loop in loops[:2]] == [True, True]
+
+
+def test_ever_new_dimensions_do_not_open_ever_new_stores(tmp_path: Path) -> None:
+    """A cache holds so many files open; asks beyond that are answered all the same."""
+    backend = FakeBackend(dim=48)
+
+    async def main() -> None:
+        async with opened(backend, cache=tmp_path / "cache.db") as model:
+            for dimensions in [*range(1, 49), 48]:
+                assert (await model.embed(["text"], dimensions=dimensions)).vectors.shape == (1, dimensions)
+            files = psutil.Process().open_files()
+            assert 0 < sum("cache.db" in file.path for file in files) <= 3 * 32
+
+    asyncio.run(main())

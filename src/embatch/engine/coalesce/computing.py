@@ -13,24 +13,16 @@ import numpy as np
 
 from embatch.decisions.planning import Budget
 from embatch.engine.coalesce.room import Batch
-from embatch.errors import (
-    BackendClosedError,
-    BackendError,
-    BadVectorError,
-    EmbatchError,
-    ItemBackendError,
-    OutOfMemoryError,
-)
+from embatch.engine.outcomes import Patience, as_backend_error, blame, checked, halves, not_finite
+from embatch.errors import BackendClosedError, BackendError, EmbatchError
 from embatch.seen import BatchSeen
 
 if TYPE_CHECKING:
     from embatch.engine.coalesce.units import Unit
     from embatch.errors import ItemError
-    from embatch.types import Backend, FloatArray
+    from embatch.types import Backend, BatchRecord, FloatArray
 
 _ALONE = Budget(items=1)
-GIVE_UP = 40
-"""Calls that fail in a row, none succeeding: the engine is broken, not the texts."""
 
 
 @dataclass(slots=True)
@@ -50,48 +42,33 @@ class Computed:
 
 
 class Halver:
-    """Runs batches and finds who is to blame. Used by all streams; its one count may be off by a few."""
+    """Runs batches and finds who is to blame. Used by all streams."""
 
     def __init__(self) -> None:
-        self._failures_in_a_row = 0
+        self._patience = Patience()
 
     def compute(self, backend: Backend, batch: Batch) -> Computed:
         """Vectors of a batch, checked. Never raises what a backend raises."""
+        count = len(batch.units)
         try:
-            vectors = _checked(
-                backend, backend.embed([unit.payload for unit in batch.units]), len(batch.units)
-            )
+            vectors = backend.embed([unit.payload for unit in batch.units])
+            vectors = checked(vectors, count, backend.spec.dimensions)
         except BackendClosedError as error:
             return Computed(error=error, fatal=True)
-        except MemoryError:
-            return self._failed(batch, OutOfMemoryError("the host has no memory left for this batch"))
-        except BackendError as error:
-            return self._failed(batch, error)
         except Exception as error:  # noqa: BLE001  # a backend's own exception must not lose its asks
-            wrapped = BackendError(f"{type(error).__name__}: {error}")
-            wrapped.__cause__ = error
-            return self._failed(batch, wrapped)
-        self._failures_in_a_row = 0
+            return self._failed(batch, as_backend_error(error))
+        self._patience.succeeded()
         return _sorted_out(backend, batch, vectors)
 
     def _failed(self, batch: Batch, error: BackendError) -> Computed:
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row > GIVE_UP and not isinstance(error, OutOfMemoryError):
-            broken = BackendError(
-                f"the engine failed {self._failures_in_a_row} times in a row, last with: {error}"
-            )
-            broken.__cause__ = error
+        try:
+            self._patience.failed(error)
+        except BackendError as broken:
             return Computed(error=broken, fatal=True)
-        units = list(batch.units)
-        if len(units) == 1:
-            blame = ItemBackendError(f"the model failed on this text: {error}", hint=error.hint)
-            return Computed(failed=[(units[0], blame)], error=error)
-        middle = len(units) // 2
-        halves = [
-            Batch(half, batch.budget, batch.priority, fresh=False)
-            for half in (units[:middle], units[middle:])
-        ]
-        return Computed(retries=halves, error=error)
+        if len(batch.units) == 1:
+            return Computed(failed=[(batch.units[0], blame(error))], error=error)
+        retries = [Batch(half, batch.budget, batch.priority, fresh=False) for half in halves(batch.units)]
+        return Computed(retries=retries, error=error)
 
 
 def _sorted_out(backend: Backend, batch: Batch, vectors: FloatArray) -> Computed:
@@ -106,37 +83,31 @@ def _sorted_out(backend: Backend, batch: Batch, vectors: FloatArray) -> Computed
     if len(units) > 1:
         computed.retries = [Batch([unit], _ALONE, batch.priority, fresh=False) for unit in bad]
     else:
-        error = BadVectorError(f"{backend.spec.model} answered NaN or infinity for this text")
+        error = not_finite(backend.spec)
         computed.failed = [(unit, error) for unit in bad]
     return computed
 
 
-def _checked(backend: Backend, vectors: FloatArray, count: int) -> FloatArray:
-    expected = (count, backend.spec.dimensions)
-    if vectors.shape != expected or vectors.dtype != np.float32:
-        raise BackendError(
-            f"the model answered {vectors.dtype} of shape {vectors.shape}, not float32 {expected}",
-            hint="The model's files do not fit its configuration; fetch it again or use another backend.",
-        )
-    return vectors
-
-
-def batch_seen(  # what is known of one batch
-    batch: Batch, computed: Computed, at: float, seconds: float, stream: int, padded_tokens: int
+def batch_seen(
+    batch: Batch,
+    record: BatchRecord,
+    padded_tokens: int,
+    began: float,
+    stream: int,
+    error: EmbatchError | None,
 ) -> BatchSeen:
-    """A batch for observers."""
-    lengths = batch.lengths
+    """A batch for observers, which began so many seconds after the epoch."""
     return BatchSeen(
-        at=at,
-        seconds=seconds,
+        at=began,
+        seconds=record.seconds,
         stream=stream,
-        items=len(lengths),
-        longest=int(lengths.max()),
-        tokens=int(lengths.sum()),
+        items=record.items,
+        longest=record.longest,
+        tokens=record.tokens,
         padded_tokens=padded_tokens,
-        budget=batch.budget.tokens or 0,
-        fresh=batch.fresh,
+        budget=record.budget,
+        fresh=record.fresh,
         asks=len({id(waiting) for unit in batch.units for waiting, _ in unit.text.owners}),
         priority=batch.priority,
-        error="" if computed.error is None else type(computed.error).__name__,
+        error="" if error is None else type(error).__name__,
     )

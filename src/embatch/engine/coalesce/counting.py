@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from embatch.engine.coalesce.room import Room
     from embatch.engine.tuners import Tuner
     from embatch.seen import Outcome
+    from embatch.types import BatchRecord
 
 
 @dataclass(slots=True)
@@ -28,13 +29,13 @@ class Counts:
     """Units in batches that are being computed now."""
     outcomes: Counter[Outcome] = field(default_factory=Counter)
 
-    def computed(self, *, inputs: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+    def computed(self, record: BatchRecord, *, padded_tokens: int) -> None:
         """A batch came back with vectors."""
         self.batches += 1
-        self.inputs += inputs
-        self.tokens += tokens
+        self.inputs += record.items
+        self.tokens += record.tokens
         self.padded_tokens += padded_tokens
-        self.device_seconds += seconds
+        self.device_seconds += record.seconds
 
     def snapshot(
         self, room: Room, tuner: Tuner, *, bound: int, streams: int, tokens_per_s: float, alive: bool

@@ -7,6 +7,7 @@ Every ask that was let in is told of its end once, whatever breaks. It opens no 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -21,20 +22,20 @@ from embatch.engine.coalesce.keeping import Keeper
 from embatch.engine.coalesce.opening import Opener
 from embatch.engine.coalesce.room import Room
 from embatch.engine.memory import memory_used
+from embatch.engine.outcomes import padded_tokens, record_of
+from embatch.engine.telling import Quiet
 from embatch.engine.window import finish_vectors
 from embatch.errors import (
     BackendClosedError,
     BackendError,
     EmbatchError,
     ExpiredError,
-    OutOfMemoryError,
     OverloadedError,
     UsageError,
 )
-from embatch.types import BatchRecord, CostRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from embatch.decisions.admission import Refusal
     from embatch.engine.coalesce.computing import Computed
@@ -43,11 +44,13 @@ if TYPE_CHECKING:
     from embatch.engine.coalesce.units import Text, Unit
     from embatch.engine.tuners import Tuner
     from embatch.errors import ItemError
-    from embatch.seen import Observer, Outcome, Seen
+    from embatch.seen import Observer, Outcome
     from embatch.serving import Answer, Ask, Done, Priority, Snapshot
     from embatch.types import Backend, FloatArray, ModelSpec
 
     SpecFor = Callable[[Ask], ModelSpec]
+
+_log = logging.getLogger(__name__)
 
 _TICK_S = 0.1  # how late an ask may be told that its time is over
 _LOOK_S = 0.5  # between two looks at the memory
@@ -85,7 +88,7 @@ class LocalCoalescer:
         self._tuner = tuner
         self._bound = queue
         self._keeper = Keeper(store_for)
-        self._observer = observer
+        self._observer = None if observer is None else Quiet(observer)
         self._opener = Opener(backend, store_for)
         self._halver = Halver()
         self._lock = threading.Lock()
@@ -198,8 +201,10 @@ class LocalCoalescer:
         """What this stream does next: make something ready, or compute. Blocks; None at the end."""
         with self._lock:
             while not self._stopped:
-                if self._retries:
-                    return self._starts(self._retries.popleft())
+                while self._retries:
+                    batch = self._retries.popleft().living()
+                    if batch is not None:
+                        return self._starts(batch)
                 now, budget = time.monotonic(), self._tuner.budget
                 for kind in self._room.turns(now, budget):
                     portions = self._room.to_open(kind, budget, now)
@@ -254,12 +259,16 @@ class LocalCoalescer:
     def _compute(self, batch: Batch, stream: int) -> None:
         began, started = time.time(), time.perf_counter()
         computed = self._halver.compute(self._backend, batch)
-        seconds = time.perf_counter() - started
-        self._record(batch, computed, seconds)
+        record = record_of(batch, time.perf_counter() - started, computed.error)
+        padded = padded_tokens(record, self._backend.limits.cost)
+        if computed.error is None or record.out_of_memory:
+            self._tuner.record(record)
         finished = _finished(computed)
         with self._lock:
             self._counts.running -= len(batch.units)
-            self._count(batch, computed, seconds)
+            if computed.error is None:
+                self._turns.measured(batch.priority, record.tokens, record.seconds, now=time.monotonic())
+                self._counts.computed(record, padded_tokens=padded)
             whole: list[Waiting] = []
             for unit, vector in finished:
                 whole += self._take_vector(unit, vector)
@@ -269,7 +278,9 @@ class LocalCoalescer:
             self._retries.extend(computed.retries)
             if computed.retries:
                 self._work_is_there.notify_all()
-        self._tell(ended, batch_seen(batch, computed, began, seconds, stream, self._padded(batch)))
+        self._tell(ended)
+        if self._observer is not None:
+            self._observer.see(batch_seen(batch, record, padded, began, stream, computed.error))
         if computed.fatal and computed.error is not None:
             self._die(computed.error)
 
@@ -284,36 +295,6 @@ class LocalCoalescer:
             vector = text.mean()
         self._keeper.add(text.spec, text.digest, vector)
         return text.finish(vector)
-
-    def _record(self, batch: Batch, computed: Computed, seconds: float) -> None:
-        lengths = batch.lengths
-        out_of_memory = isinstance(computed.error, OutOfMemoryError)
-        if computed.error is None or out_of_memory:
-            self._tuner.record(
-                BatchRecord(
-                    budget=batch.budget.tokens or 0,
-                    items=len(lengths),
-                    longest=int(lengths.max()),
-                    tokens=int(lengths.sum()),
-                    seconds=seconds,
-                    out_of_memory=out_of_memory,
-                    fresh=batch.fresh,
-                )
-            )
-
-    def _padded(self, batch: Batch) -> int:
-        lengths = batch.lengths
-        padded = self._backend.limits.cost is CostRule.PADDED
-        return int(lengths.max()) * len(lengths) if padded else int(lengths.sum())
-
-    def _count(self, batch: Batch, computed: Computed, seconds: float) -> None:
-        if computed.error is not None:
-            return
-        tokens = sum(unit.length for unit in batch.units)
-        self._turns.measured(batch.priority, tokens, seconds, now=time.monotonic())
-        self._counts.computed(
-            inputs=len(batch.units), tokens=tokens, padded_tokens=self._padded(batch), seconds=seconds
-        )
 
     # --- the ends of asks -------------------------------------------------------------------------------------
 
@@ -353,19 +334,19 @@ class LocalCoalescer:
         self._asks_are_there.notify_all()
         return [end for ask in list(self._asks) for end in self._end(ask, error, "failed")]
 
-    def _tell(self, ended: Iterable[Ended], batch: Seen | None = None) -> None:
-        ended = list(ended)
+    def _tell(self, ended: Sequence[Ended]) -> None:
+        """Outside of the lock. One that cannot be told must not keep the others from it."""
         for end in ended:
-            end.tell()
-        self._see(ended, batch)
+            try:
+                end.tell()
+            except Exception:  # noqa: BLE001  # the caller's own code
+                _log.exception("whoever asked could not be told")
+        self._see(ended)
 
-    def _see(self, ended: Iterable[Ended], batch: Seen | None = None) -> None:
-        if self._observer is None:
-            return
-        if batch is not None:
-            self._observer.see(batch)
-        for end in ended:
-            self._observer.see(end.seen(self._backend.spec.model))
+    def _see(self, ended: Iterable[Ended]) -> None:
+        if self._observer is not None:
+            for end in ended:
+                self._observer.see(end.seen(self._backend.spec.model))
 
     # --- beside the streams -----------------------------------------------------------------------------------
 

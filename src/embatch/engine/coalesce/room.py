@@ -7,7 +7,7 @@ goes together is decided in `decisions`.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +51,11 @@ class Batch:
     def lengths(self) -> IntArray:
         """`(n,)` tokens of each unit."""
         return np.fromiter((unit.length for unit in self.units), np.int32, len(self.units))
+
+    def living(self) -> Batch | None:
+        """The part of it that somebody still waits for."""
+        units = [unit for unit in self.units if unit.text.live]
+        return replace(self, units=units) if units else None
 
 
 class Room:

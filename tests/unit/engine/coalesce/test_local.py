@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from tests.doubles import FakeBackend, Faults, Gate
+from tests.waiters import WAIT_S, Got, Watcher
 
 from embatch.decisions.tuning import BudgetTuner
-from embatch.engine.coalesce.computing import GIVE_UP
 from embatch.engine.coalesce.local import LocalCoalescer
+from embatch.engine.outcomes import GIVE_UP
 from embatch.engine.tuners import FixedCount, SharedTuner
 from embatch.errors import (
     BackendClosedError,
@@ -28,56 +29,14 @@ from embatch.errors import (
     TooLongError,
     UsageError,
 )
-from embatch.seen import AskSeen, BatchSeen
 from embatch.serving import Answer, Ask, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from embatch.engine.coalesce.local import LocalTicket
     from embatch.seen import Seen
     from embatch.types import ModelSpec
-
-WAIT_S = 20.0
-
-
-class Got:
-    """What an ask was told."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.told: list[Answer | EmbatchError] = []
-
-    def __call__(self, result: Answer | EmbatchError) -> None:
-        self.told.append(result)
-        self._event.set()
-
-    @property
-    def result(self) -> Answer | EmbatchError:
-        assert self._event.wait(WAIT_S), "nobody told this waiter anything"
-        assert len(self.told) == 1
-        return self.told[0]
-
-    @property
-    def answer(self) -> Answer:
-        result = self.result
-        assert isinstance(result, Answer), result
-        return result
-
-
-class Watcher:
-    """An observer that remembers."""
-
-    def __init__(self) -> None:
-        self.seen: list[Seen] = []
-
-    def see(self, seen: Seen) -> None:
-        self.seen.append(seen)
-
-    def asks(self) -> list[AskSeen]:
-        return [one for one in self.seen if isinstance(one, AskSeen)]
-
-    def batches(self) -> list[BatchSeen]:
-        return [one for one in self.seen if isinstance(one, BatchSeen)]
 
 
 @contextmanager
@@ -291,7 +250,7 @@ def test_a_full_queue_refuses_with_the_time_to_come_back() -> None:
         assert opened.snapshot().refused == 1
         gate.open.set()
         assert all(np.isfinite(got.answer.vectors).all() for got in gots)
-    assert [one.outcome for one in watcher.asks()].count("refused") == 1
+    assert [one.outcome for one in watcher.asks].count("refused") == 1
 
 
 def test_a_cancelled_ask_costs_nothing() -> None:
@@ -438,8 +397,59 @@ def test_observers_hear_of_batches_and_of_every_end() -> None:
     with coalescer(backend, observer=watcher) as opened:
         opened.submit(ask("one", "two"), got)
         assert got.answer.seconds >= got.answer.waited_s >= 0
-    assert [(seen.items, seen.asks, seen.error) for seen in watcher.batches()] == [(2, 1, "")]
-    assert [(seen.outcome, seen.inputs) for seen in watcher.asks()] == [("answered", 2)]
+    assert [(seen.items, seen.asks, seen.error) for seen in watcher.batches] == [(2, 1, "")]
+    assert [(seen.outcome, seen.inputs) for seen in watcher.asks] == [("answered", 2)]
+
+
+def test_who_cannot_be_told_and_who_looks_on_badly_disturb_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """A caller's own code that raises is logged; the asks beside it are answered, and those that come later."""
+
+    class Broken(Watcher):
+        def see(self, seen: Seen) -> None:
+            super().see(seen)
+            raise RuntimeError("cannot look")
+
+    def cannot_hear(_: object) -> None:
+        raise RuntimeError("cannot hear")
+
+    gate, watcher = Gate(), Broken()
+    backend = FakeBackend(faults=Faults(before_embed=gate))
+    beside, later = Got(), Got()
+    with coalescer(backend, observer=watcher) as opened:
+        opened.submit(ask("first"), cannot_hear)
+        assert gate.held.wait(WAIT_S)
+        opened.submit(ask("second"), cannot_hear)
+        opened.submit(ask("beside"), beside)
+        gate.open.set()
+        assert np.isfinite(beside.answer.vectors).all()
+        opened.submit(ask("later"), later)
+        assert np.isfinite(later.answer.vectors).all()
+        assert opened.snapshot().alive
+    assert len(watcher.asks) == 4
+    assert caplog.text.count("an observer has failed") == 1
+    assert caplog.text.count("could not be told") == 2
+
+
+def test_halves_that_nobody_waits_for_any_more_are_not_computed() -> None:
+    """A batch that failed is taken apart only as long as somebody wants what is in it."""
+    gate = Gate()
+    tickets: list[LocalTicket] = []
+
+    def before(texts: list[str]) -> None:
+        gate(texts)
+        if len(texts) == 16:  # while it fails, all but the first leave
+            for ticket in tickets[1:]:
+                ticket.cancel()
+
+    backend = FakeBackend(faults=Faults(before_embed=before, oom_above_tokens=60))
+    stays = Got()
+    with coalescer(backend) as opened:
+        opened.submit(ask("first"), Got())
+        assert gate.held.wait(WAIT_S)
+        tickets += [opened.submit(ask(f"text {i}"), stays if not i else Got()) for i in range(16)]
+        gate.open.set()
+        assert np.array_equal(stays.answer.vectors[0], backend.vector("text 0"))
+    assert backend.batches[-1] == ["text 0"]
 
 
 def test_fixed_counts_hold_for_shared_batches() -> None:
