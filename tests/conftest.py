@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,10 @@ settings.load_profile("embatch")
 
 # Commands that tests run leave no records among the user's own; tests of records switch them on in a folder of theirs.
 os.environ["EMBATCH_RECORD"] = "0"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Tests run in the background inherit that, and so would the commands that they start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
