@@ -21,7 +21,7 @@ import numpy as np
 
 from embatch.decisions.vectors import is_finite_rows
 from embatch.errors import OutputMismatchError, UsageError
-from embatch.storage.sqlite import connect, sqlite_errors, transaction
+from embatch.storage.sqlite import HeldConnection, connect, sqlite_errors, transaction
 
 if TYPE_CHECKING:
     import sqlite3
@@ -141,14 +141,15 @@ class VectorCache:
         self._newest: dict[bytes, tuple[int, int]] = {}  # digest -> (block, row), not yet in the index
         self._recent: OrderedDict[int, _Block] = OrderedDict()
         self._recent_bytes = 0
-        self._connection: sqlite3.Connection | None = connection or connect(
-            path, migrations=MIGRATIONS, exclusive=exclusive
+        self._connection = HeldConnection(
+            connection or connect(path, migrations=MIGRATIONS, exclusive=exclusive),
+            lambda: UsageError(f"the store {str(path)!r} is closed", hint="Open it again to use it."),
         )
         try:
             with sqlite_errors(path):
-                with transaction(self._connection):
-                    self._connection.execute(_ADD_FINGERPRINT, (fingerprint,))
-                row = self._connection.execute(_FIND_FINGERPRINT, (fingerprint,)).fetchone()
+                with transaction(self._open):
+                    self._open.execute(_ADD_FINGERPRINT, (fingerprint,))
+                row = self._open.execute(_FIND_FINGERPRINT, (fingerprint,)).fetchone()
                 self._fingerprint: int = row[0]
                 self._index()
         except BaseException:
@@ -218,7 +219,7 @@ class VectorCache:
 
     def close(self) -> None:
         """Release the file. Closing twice is allowed."""
-        if self._connection is None:
+        if not self._connection.is_open:
             return
         try:
             with sqlite_errors(self._path):
@@ -228,15 +229,11 @@ class VectorCache:
 
     def release(self) -> None:
         """Close without bringing the index up to date; the next to open the file does it."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._connection.close()
 
     @property
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise UsageError(f"the store {str(self._path)!r} is closed", hint="Open it again to use it.")
-        return self._connection
+        return self._connection.get()
 
     # --- finding ----------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from embatch.errors import EmbatchError, OutputBusyError
 from embatch.storage.files import make_folder, os_errors
-from embatch.storage.sqlite import connect, sqlite_errors, transaction
+from embatch.storage.sqlite import HeldConnection, connect, sqlite_errors, transaction
 
 if TYPE_CHECKING:
     import sqlite3
@@ -81,7 +81,10 @@ class ServedFolder:
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
         """Only `open` calls this."""
         self.folder = folder
-        self._connection: sqlite3.Connection | None = connection
+        self._connection = HeldConnection(
+            connection,
+            lambda: EmbatchError(f"the folder {str(folder)!r} is closed", hint="Start the server again."),
+        )
         self._lock = threading.RLock()
 
     @classmethod
@@ -122,7 +125,7 @@ class ServedFolder:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection, for statements that change nothing."""
         with self._lock, sqlite_errors(self.folder):
-            yield self._open
+            yield self._connection.get()
 
     @contextmanager
     def glancing(self) -> Iterator[sqlite3.Connection | None]:
@@ -157,12 +160,4 @@ class ServedFolder:
     def close(self) -> None:
         """Let go of the folder. Closing twice is allowed."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-    @property
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise EmbatchError(f"the folder {str(self.folder)!r} is closed", hint="Start the server again.")
-        return self._connection
+            self._connection.close()

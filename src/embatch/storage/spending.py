@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from embatch.errors import GoalError, OutputError, UsageError
-from embatch.storage.sqlite import connect, sqlite_errors, transaction
+from embatch.storage.sqlite import HeldConnection, connect, sqlite_errors, transaction
 
 if TYPE_CHECKING:
     import sqlite3
@@ -92,7 +92,10 @@ class Purse:
         self._payers = dict(payers or {})
         self._now = now
         self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = connect(path, migrations=MIGRATIONS)
+        self._connection = HeldConnection(
+            connect(path, migrations=MIGRATIONS),
+            lambda: OutputError("what was spent is not kept any more: it was closed"),
+        )
 
     @property
     def bounded(self) -> bool:
@@ -134,15 +137,11 @@ class Purse:
     def close(self) -> None:
         """Give back the file. Closing twice is allowed."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._connection.close()
 
     @property
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise OutputError("what was spent is not kept any more: it was closed")
-        return self._connection
+        return self._connection.get()
 
     def _spent(self, day: str) -> dict[str, float]:
         return dict(self._open.execute(_SPENT, {"day": day}).fetchall())

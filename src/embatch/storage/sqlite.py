@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from embatch.errors import (
     DiskFullError,
+    EmbatchError,
     OutputBusyError,
     OutputError,
     OutputMismatchError,
@@ -21,7 +22,7 @@ from embatch.errors import (
 from embatch.storage.files import make_folder, os_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 BUSY_S = 10.0
@@ -84,6 +85,37 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:  # SQLite itself rolls back after some errors, such as a full disk
             connection.execute("ROLLBACK")
         raise
+
+
+class HeldConnection:
+    """A connection that its owner keeps until it is closed. Not thread-safe by itself.
+
+    Args:
+        connection: an open one, closed by `close`.
+        closed: the error of whoever wants it after that, in the owner's words. It must not refer to the owner: in a
+            circle, an owner that nobody closed would keep its file open until the garbage collector comes by.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, closed: Callable[[], EmbatchError]) -> None:
+        self._connection: sqlite3.Connection | None = connection
+        self._closed = closed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed yet."""
+        return self._connection is not None
+
+    def get(self) -> sqlite3.Connection:
+        """The connection, or the owner's error if it is closed."""
+        if self._connection is None:
+            raise self._closed()
+        return self._connection
+
+    def close(self) -> None:
+        """Close it. Closing twice is allowed."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def connect(

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from tests.contract import wire
 
 if TYPE_CHECKING:
     from embatch.emulator import Emulator
 
 KEYS = {"gemini": {"x-goog-api-key": "a-key"}, "openai": {"authorization": "Bearer sk-a-key"}}
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def lines(self) -> list[Any]:
-        return [json.loads(line) for line in self.body.splitlines()]
-
-    @property
-    def error(self) -> Any:
-        return self.json["error"]
+Reply = wire.Reply
 
 
 def ask(
@@ -43,17 +25,9 @@ def ask(
     key: bool = True,
 ) -> Reply:
     """One request on a connection of its own. Bodies that are not bytes are sent as JSON."""
-    data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-    head = {"content-type": "application/json"} if data is not None and not isinstance(body, bytes) else {}
-    connection = http.client.HTTPConnection(urlsplit(emulator.url).netloc, timeout=20)
-    try:
-        connection.request(
-            method, path, data, head | (KEYS[emulator.provider] if key else {}) | (headers or {})
-        )
-        reply = connection.getresponse()
-        return Reply(reply.status, reply.headers, reply.read())
-    finally:
-        connection.close()
+    head = {} if body is None or isinstance(body, bytes) else {"content-type": "application/json"}
+    head |= (KEYS[emulator.provider] if key else {}) | (headers or {})
+    return wire.exchange(urlsplit(emulator.url).netloc, method, path, wire.as_bytes(body), head)
 
 
 def texts(*values: str, model: str = "gemini-embedding-001", **options: object) -> dict[str, Any]:

@@ -1,48 +1,24 @@
-"""Files and batches by OpenAI's own JavaScript client, unchanged; found as in `test_javascript_client`."""
+"""Files and batches by OpenAI's own JavaScript client, unchanged."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tests.contract.server.node import MARKS, found_by
 
 if TYPE_CHECKING:
     from tests.contract.server.conftest import Serving
 
-SCRIPT = Path(__file__).parents[2] / "node" / "openai_batches.mjs"
-MODULES = Path(os.environ.get("EMBATCH_NODE_MODULES") or SCRIPT.parent / "node_modules")
-NODE = shutil.which("node")
-
-pytestmark = [
-    pytest.mark.serve,
-    pytest.mark.remote,
-    pytest.mark.skipif(
-        NODE is None or not (MODULES / "openai").is_dir(),
-        reason="needs node and its package openai; see tests/node/package.json",
-    ),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def found(serving: Serving) -> Any:
     """What the client saw, all of it in one run of node."""
-    assert NODE is not None
     with serving() as server:
-        run = subprocess.run(
-            [NODE, SCRIPT, f"{server.url}/v1", "no-key", MODULES],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+        return found_by("openai_batches.mjs", server, "no-key")
 
 
 def test_a_batch(found: Any) -> None:

@@ -1,39 +1,20 @@
-"""OpenAI's own JavaScript client, unchanged, gets the same from the server as the Python one.
-
-It is looked for in the folder that EMBATCH_NODE_MODULES (in the environment) names, and in `tests/node/node_modules`
-(`npm install` there).
-"""
+"""OpenAI's own JavaScript client, unchanged, gets the same from the server as the Python one."""
 
 from __future__ import annotations
 
 import base64
-import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tests.contract.server.node import MARKS, found_by
 
 from embatch.frontends.server.settings import ApiKey
 
 if TYPE_CHECKING:
     from tests.contract.server.conftest import Serving
 
-SCRIPT = Path(__file__).parents[2] / "node" / "openai_client.mjs"
-MODULES = Path(os.environ.get("EMBATCH_NODE_MODULES") or SCRIPT.parent / "node_modules")
-NODE = shutil.which("node")
-
-pytestmark = [
-    pytest.mark.serve,
-    pytest.mark.remote,
-    pytest.mark.skipif(
-        NODE is None or not (MODULES / "openai").is_dir(),
-        reason="needs node and its package openai; see tests/node/package.json",
-    ),
-]
+pytestmark = MARKS
 
 KEY = "sk-0123456789abcdef"
 TEXTS = ["the cat sat on the mat", "Zürich, 東京 and 🦊"]
@@ -42,17 +23,8 @@ TEXTS = ["the cat sat on the mat", "Zürich, 東京 and 🦊"]
 @pytest.fixture(scope="module")
 def found(serving: Serving) -> Any:
     """What the client saw, all of it in one run of node."""
-    assert NODE is not None
     with serving(keys=(ApiKey(name="team", secret=KEY),)) as server:
-        run = subprocess.run(
-            [NODE, SCRIPT, f"{server.url}/v1", KEY, MODULES],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+        return found_by("openai_client.mjs", server, KEY)
 
 
 @pytest.fixture(scope="module")

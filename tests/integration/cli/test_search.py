@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.corpus import RETRY
 
 from embatch.frontends.cli import main
 
@@ -21,15 +22,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.search
 
 HASHING = ["--model", "hashing", "--dimensions", "256"]
-CODE = '''
-def wait_for_server(delay_s):
-    """Sleep as long as the server asked for, before the request is sent again."""
-    for attempt in range(10):
-        sleep(delay_s * attempt)
-        if answered(attempt):
-            return attempt
-    raise TimeoutError(delay_s)
-'''
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +37,7 @@ def _own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with code and prose, which is the current one."""
     (tmp_path / "src").mkdir()
-    (tmp_path / "src" / "server.py").write_text(CODE, "utf-8")
+    (tmp_path / "src" / "server.py").write_text(RETRY, "utf-8")
     (tmp_path / "guide.md").write_text("# Guide\n\n## Penguins\n\nPenguins cannot fly, but swim.\n", "utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -117,7 +109,7 @@ def test_many_questions_from_a_file(folder: Path, capsys: pytest.CaptureFixture[
 
 def test_what_is_like_a_place(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A place is written as the answers write it."""
-    (folder / "src" / "client.py").write_text(CODE.replace("wait_for_server", "wait_for_client"), "utf-8")
+    (folder / "src" / "client.py").write_text(RETRY.replace("wait_for_server", "wait_for_client"), "utf-8")
     main(["index", ".", *HASHING])
     capsys.readouterr()
     assert main(["query", "--similar-to", "src/server.py:3", "-k", "1", "--lines", "0"]) == 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.corpus import TOOLS, age
 
 from embatch.frontends.server.settings import ServedModel, ServeSettings
 
@@ -22,24 +22,6 @@ if TYPE_CHECKING:
 
 WORDS = ServedModel(name="words", model="hashing", options={"dimensions": 64})
 
-TOOLS = '''
-def wait_for_server(delay_s):
-    """Sleep as long as the server asked for, before the request is sent again."""
-    for attempt in range(10):
-        sleep(delay_s * attempt)
-        if answered(attempt):
-            return attempt
-    raise TimeoutError(delay_s)
-
-
-def mix_colours(red, green, blue):
-    """One number for three channels, eight bits each."""
-    checked = [min(255, max(0, channel)) for channel in (red, green, blue)]
-    total = 0
-    for channel in checked:
-        total = total * 256 + channel
-    return total
-'''
 GUIDE = """# Guide
 
 ## Install
@@ -85,8 +67,7 @@ def write_index(root: Path, *, dimensions: int = 64) -> Path:
     (root / "src").mkdir(parents=True)
     (root / "src" / "tools.py").write_text(TOOLS, "utf-8")
     (root / "guide.md").write_text(GUIDE, "utf-8")
-    for path in (root / "src" / "tools.py", root / "guide.md"):  # old enough that their time can be trusted
-        os.utime(path, (1_700_000_000, 1_700_000_000))
+    age(root)
     with Index.open(root, model="hashing", dimensions=dimensions) as index:
         index.sync()
     return root

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.corpus import COLOURS, TOOLS, age
 
 from embatch.errors import (
     IndexBusyError,
@@ -23,24 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.search
 
-RETRY = '''
-def wait_for_server(delay_s):
-    """Sleep as long as the server asked for, before the request is sent again."""
-    for attempt in range(10):
-        sleep(delay_s * attempt)
-        if answered(attempt):
-            return attempt
-    raise TimeoutError(delay_s)
-'''
-COLOURS = '''
-def mix_colours(red, green, blue):
-    """One number for three channels, eight bits each."""
-    checked = [min(255, max(0, channel)) for channel in (red, green, blue)]
-    total = 0
-    for channel in checked:
-        total = total * 256 + channel
-    return total
-'''
 GUIDE = "# Guide\n\n## Install\n\nRun the installer and restart.\n\n## Penguins\n\nPenguins cannot fly, but swim.\n"
 
 
@@ -49,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     """Two functions in a file, and a guide."""
     root = tmp_path / "project"
     (root / "src").mkdir(parents=True)
-    (root / "src" / "tools.py").write_text(f"import time\n{RETRY}\n{COLOURS}", "utf-8")
+    (root / "src" / "tools.py").write_text(f"import time\n{TOOLS}", "utf-8")
     (root / "guide.md").write_text(GUIDE, "utf-8")
     age(root)
     return root
@@ -61,13 +44,6 @@ def index(folder: Path) -> Iterator[Index]:
     with Index.open(folder, model="hashing", dimensions=256) as opened:
         opened.sync()
         yield opened
-
-
-def age(root: Path) -> None:
-    """Make all files old enough that their time can be trusted."""
-    for path in root.rglob("*"):
-        if path.is_file() and ".embatch" not in path.parts:
-            os.utime(path, (1_700_000_000, 1_700_000_000))
 
 
 def found(index: Index, question: str, **options: Any) -> list[str]:

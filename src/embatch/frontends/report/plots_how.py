@@ -16,10 +16,13 @@ from embatch.frontends.report.plotting import (
     VIOLET,
     Plot,
     axis,
+    curve,
+    error_bars,
     figure_of,
     graph_objects,
     right_axis,
     sampled,
+    time_axis,
     time_unit,
 )
 from embatch.frontends.report.wording import short
@@ -36,25 +39,22 @@ def budgets_plot(figures: Figures) -> Plot | None:
     found = figures.budgets
     if len(found.steps) < 2:
         return None
-    go = graph_objects()
     size, unit = time_unit(figures.seconds)
     steps = [*found.steps, (figures.seconds, found.last or found.steps[-1][1])]
     traces = [
-        go.Scatter(
-            name="budget of a batch",
-            x=[at / size for at, _ in steps],
-            y=[budget for _, budget in steps],
-            mode="lines",
+        curve(
+            "budget of a batch",
+            [at / size for at, _ in steps],
+            [budget for _, budget in steps],
             line={"color": BLUE, "width": 1.5, "shape": "hv"},
         )
     ]
     if found.memory:
         traces.append(
-            go.Scatter(
-                name="memory in use",
-                x=[at / size for at, _ in found.memory],
-                y=[share * 100 for _, share in found.memory],
-                mode="lines",
+            curve(
+                "memory in use",
+                [at / size for at, _ in found.memory],
+                [share * 100 for _, share in found.memory],
                 line={"color": GREY, "width": 1.5, "dash": "dot"},
                 yaxis="y2",
             )
@@ -66,7 +66,7 @@ def budgets_plot(figures: Figures) -> Plot | None:
         summary=f"The token budget of batches over time: {tried} budgets were tried, {steps[-1][1]:,} at the end.",
         figure=figure_of(
             traces,
-            xaxis=axis(f"{unit} since the start", rangemode="tozero"),
+            xaxis=time_axis(unit),
             yaxis=axis("tokens a batch", type="log", **_ticks([budget for _, budget in steps])),
             yaxis2=right_axis("memory, %", range=[0, 100]),
         ),
@@ -89,20 +89,17 @@ def tried_plot(figures: Figures) -> Plot | None:
     tried = figures.budgets.tried
     if len(tried) < 2:
         return None
-    go = graph_objects()
     last = figures.budgets.last
-    trace = go.Scatter(
+    trace = graph_objects().Scatter(
         name="median, and 9 of 10 batches",
         x=[f"{one.budget:,}" for one in tried],
         y=[one.tokens_per_s for one in tried],
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [one.high - one.tokens_per_s for one in tried],
-            "arrayminus": [one.tokens_per_s - one.low for one in tried],
-            "color": GREY,
-            "thickness": 1,
-        },
+        error_y=error_bars(
+            [one.high - one.tokens_per_s for one in tried],
+            [one.tokens_per_s - one.low for one in tried],
+            colour=GREY,
+            thickness=1,
+        ),
         mode="markers",
         marker={
             "size": [min(18, 6 + one.batches**0.5) for one in tried],
@@ -123,7 +120,7 @@ def tried_plot(figures: Figures) -> Plot | None:
         figure=figure_of(
             [trace],
             xaxis=axis("budget, tokens a batch", type="category"),
-            yaxis={"title": {"text": "tokens/s of one stream"}, "rangemode": "tozero", "automargin": True},
+            yaxis=axis("tokens/s of one stream", rangemode="tozero"),
             showlegend=False,
         ),
         columns=("budget", "batches", "tokens/s, median", "from", "to"),
@@ -163,7 +160,7 @@ def shapes_plot(figures: Figures) -> Plot | None:
             [real, padding],
             barmode="stack",
             xaxis=axis("longest text of a batch, tokens", type="category"),
-            yaxis={"title": {"text": "tokens computed"}, "automargin": True},
+            yaxis=axis("tokens computed"),
         ),
         columns=("longest text", "batches", "texts a batch", "tokens", "padding"),
         rows=tuple(
@@ -197,7 +194,7 @@ def lengths_plot(figures: Figures) -> Plot | None:
             [bar],
             height=260,
             xaxis=axis("tokens", type="category"),
-            yaxis={"title": {"text": f"{figures.noun}s"}, "automargin": True},
+            yaxis=axis(f"{figures.noun}s"),
             showlegend=False,
         ),
         columns=("tokens", f"{figures.noun}s"),
@@ -296,14 +293,7 @@ def _error_bars(ways: Sequence[Alternative], size: float) -> dict[str, Any] | No
     below = [_off(way.seconds, way.low_s, size) for way in ways]
     if not any(above) and not any(below):
         return None
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": above,
-        "arrayminus": below,
-        "color": ORANGE,
-        "thickness": 1.5,
-    }
+    return error_bars(above, below, colour=ORANGE, thickness=1.5)
 
 
 def _off(high: float | None, low: float | None, size: float) -> float | None:

@@ -18,10 +18,12 @@ from embatch.frontends.report.plotting import (
     Plot,
     Scale,
     axis,
+    curve,
     figure_of,
     graph_objects,
     right_axis,
     sampled,
+    time_axis,
     time_unit,
 )
 from embatch.frontends.report.wording import short
@@ -81,7 +83,7 @@ def timeline_plot(figures: Figures) -> Plot | None:
         height=height,
         barmode="overlay",
         bargap=0.18,
-        xaxis=axis(f"{unit} since the start", rangemode="tozero"),
+        xaxis=time_axis(unit),
         yaxis={
             "tickvals": places,
             "ticktext": labels,
@@ -174,23 +176,20 @@ def throughput_plot(figures: Figures) -> Plot | None:
     """Tokens and items a second."""
     if not figures.bins:
         return None
-    go = graph_objects()
     size, unit = time_unit(figures.seconds)
     middle = [(one.start + one.end) / 2 / size for one in figures.bins]
-    tokens = go.Scatter(
-        name="tokens a second",
-        x=middle,
-        y=[one.tokens_per_s for one in figures.bins],
-        mode="lines",
+    tokens = curve(
+        "tokens a second",
+        middle,
+        [one.tokens_per_s for one in figures.bins],
         line={"color": BLUE, "width": 2, "shape": "hvh"},
         fill="tozeroy",
         fillcolor="rgba(59,130,246,0.18)",
     )
-    items = go.Scatter(
-        name=f"{figures.noun}s a second",
-        x=middle,
-        y=[one.items_per_s for one in figures.bins],
-        mode="lines",
+    items = curve(
+        f"{figures.noun}s a second",
+        middle,
+        [one.items_per_s for one in figures.bins],
         line={"color": ORANGE, "width": 1.5, "shape": "hvh"},
         yaxis="y2",
     )
@@ -201,8 +200,8 @@ def throughput_plot(figures: Figures) -> Plot | None:
         summary=f"Tokens and {figures.noun}s a second over time; at most {short(best)} tokens a second.",
         figure=figure_of(
             [tokens, items],
-            xaxis=axis(f"{unit} since the start", rangemode="tozero"),
-            yaxis={"title": {"text": "tokens/s"}, "rangemode": "tozero", "automargin": True},
+            xaxis=time_axis(unit),
+            yaxis=axis("tokens/s", rangemode="tozero"),
             yaxis2=right_axis(f"{figures.noun}s/s", rangemode="tozero"),
             hovermode="x unified",
         ),
@@ -220,21 +219,18 @@ def done_plot(figures: Figures) -> Plot | None:
     """Items with a result, and dollars, over time."""
     if not figures.done:
         return None
-    go = graph_objects()
     size, unit = time_unit(figures.seconds)
     at = [one.at / size for one in figures.done]
-    items = go.Scatter(
-        name=f"{figures.noun}s with a result",
-        x=at,
-        y=[one.items for one in figures.done],
-        mode="lines",
+    items = curve(
+        f"{figures.noun}s with a result",
+        at,
+        [one.items for one in figures.done],
         line={"color": VIOLET, "width": 4, "shape": "hv"},
     )
-    paid = go.Scatter(
-        name="dollars",
-        x=at,
-        y=[one.dollars for one in figures.done],
-        mode="lines",
+    paid = curve(
+        "dollars",
+        at,
+        [one.dollars for one in figures.done],
         line={"color": GREEN, "width": 2, "shape": "hv", "dash": "dot"},
         yaxis="y2",
     )
@@ -245,8 +241,8 @@ def done_plot(figures: Figures) -> Plot | None:
         summary=f"{last.items:,} {figures.noun}s had a result after {duration(last.at)}, for {dollars(last.dollars)}.",
         figure=figure_of(
             [items, paid],
-            xaxis=axis(f"{unit} since the start", rangemode="tozero"),
-            yaxis={"title": {"text": f"{figures.noun}s"}, "rangemode": "tozero", "automargin": True},
+            xaxis=time_axis(unit),
+            yaxis=axis(f"{figures.noun}s", rangemode="tozero"),
             yaxis2=right_axis("dollars", rangemode="tozero"),
             hovermode="x unified",
         ),
@@ -267,15 +263,14 @@ def latency_plot(figures: Figures) -> Plot | None:
     """How long requests took, over time."""
     if not figures.latencies:
         return None
-    go = graph_objects()
     size, unit = time_unit(figures.seconds)
     at = [(one.start + one.end) / 2 / size for one in figures.latencies]
     lines = (("p50", BLUE, "p50_s"), ("p95", ORANGE, "p95_s"), ("p99", RED, "p99_s"))
     traces = [
-        go.Scatter(
-            name=name,
-            x=at,
-            y=[getattr(one, field) * 1000 for one in figures.latencies],
+        curve(
+            name,
+            at,
+            [getattr(one, field) * 1000 for one in figures.latencies],
             mode="lines+markers",
             marker={"size": 4},
             line={"color": colour, "width": 2},
@@ -289,7 +284,7 @@ def latency_plot(figures: Figures) -> Plot | None:
         summary=f"Half, 95 % and 99 % of the requests were answered within this; p99 at most {worst * 1000:,.0f} ms.",
         figure=figure_of(
             traces,
-            xaxis=axis(f"{unit} since the start", rangemode="tozero"),
+            xaxis=time_axis(unit),
             yaxis=axis("milliseconds", type="log", **_marks([one.p50_s for one in figures.latencies], worst)),
             hovermode="x unified",
         ),

@@ -85,9 +85,33 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, "automargin": True, **more}
 
 
+def time_axis(unit: str) -> dict[str, Any]:
+    """An axis of the time since the run's start."""
+    return axis(f"{unit} since the start", rangemode="tozero")
+
+
 def right_axis(title: str, **more: Any) -> dict[str, Any]:
     """A second axis, on the right."""
     return axis(title, overlaying="y", side="right", showgrid=False, tickmode="auto", nticks=5, **more)
+
+
+def curve(name: str, at: Sequence[float], values: Sequence[float], **more: Any) -> Any:
+    """A line through values; `more` is a trace's, such as `line` and `yaxis`."""
+    return graph_objects().Scatter(name=name, x=at, y=values, **{"mode": "lines", **more})
+
+
+def error_bars(
+    above: Sequence[float | None], below: Sequence[float | None], *, colour: str, thickness: float
+) -> dict[str, Any]:
+    """How far values reach up and down, each by its own."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": above,
+        "arrayminus": below,
+        "color": colour,
+        "thickness": thickness,
+    }
 
 
 def sampled(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:

@@ -87,10 +87,15 @@ def _largest(numbers: Any) -> list[tuple[str, int]]:
 
 
 def _hit(index: Index, hit: Hit) -> dict[str, Any]:
+    return fields_of(hit, file=str(index.root / hit.chunk.path))
+
+
+def fields_of(hit: Hit, **more: Any) -> dict[str, Any]:
+    """A hit as programs read it; `more` stands behind its path."""
     chunk = hit.chunk
     return {
         "path": chunk.path,
-        "file": str(index.root / chunk.path),
+        **more,
         "start_line": chunk.start_line,
         "end_line": chunk.end_line,
         "language": chunk.language,

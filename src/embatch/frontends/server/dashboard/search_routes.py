@@ -12,6 +12,7 @@ import orjson
 from starlette.responses import Response
 from starlette.routing import Route
 
+from embatch.frontends.searching.shown import fields_of
 from embatch.frontends.server.dashboard.searching import Question, Searching, index_name
 from embatch.frontends.server.errors import ApiError
 from embatch.frontends.server.transport.body import read_body
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from embatch.chunks import Hit
     from embatch.frontends.server.auth import Pass
     from embatch.frontends.server.state import ServerState
 
@@ -65,7 +65,7 @@ def routes(state: ServerState) -> list[Route]:
             "query": question.text,
             "mode": question.mode,
             "index": state.searching.name,
-            "data": [_place(hit) for hit in hits],
+            "data": [{"object": "search.result", **fields_of(hit)} for hit in hits],
             "took_ms": round(1000 * (time.perf_counter() - begun), 2),
         }
         return Response(
@@ -163,22 +163,6 @@ def _check_index(asked: Any, location: str) -> None:
             code="index_not_found",
             param="index",
         )
-
-
-def _place(hit: Hit) -> dict[str, Any]:
-    """A hit as clients read it."""
-    chunk = hit.chunk
-    return {
-        "object": "search.result",
-        "path": chunk.path,
-        "start_line": chunk.start_line,
-        "end_line": chunk.end_line,
-        "language": chunk.language,
-        "kind": chunk.kind,
-        "symbol": chunk.symbol,
-        "score": round(hit.score, 6),
-        "text": chunk.text,
-    }
 
 
 def _bad(message: str, param: str | None) -> ApiError:
