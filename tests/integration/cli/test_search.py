@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import queue
 import signal
 import subprocess
 import sys
-import time
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -204,36 +206,45 @@ def test_an_interrupt_ends_watching_and_says_so(folder: Path) -> None:
     """A change made while it watches is in the index; Ctrl-C ends it with 130."""
     command = [sys.executable, "-m", "embatch", "index", ".", "--watch", "--json", *HASHING]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert _until_done(process)["added"] == 2
-        deadline = time.monotonic() + 60  # a change made before the watch is in place must be made again
-        number = 0
-        told: dict[str, Any] = {}
-        os.set_blocking(process.stdout.fileno(), False)
-        while not told and time.monotonic() < deadline:
-            number += 1
-            (folder / "new.md").write_text(f"# New {number}\n\nTapirs have trunks.\n", "utf-8")
-            for _ in range(300):
-                line = process.stdout.readline()
-                if line and json.loads(line)["event"] == "done":
-                    told = json.loads(line)
-                    break
-                time.sleep(0.01)
-        assert told["files"] == 3
-        process.send_signal(signal.SIGINT)
-        _, told_err = process.communicate(timeout=30)
+        done, reader = _runs_told_by(process)
+        try:
+            assert done.get(timeout=60)["added"] == 2
+            assert _told_of_a_change(folder / "new.md", done)["files"] == 3
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+            assert process.stderr is not None
+            assert "Interrupted" in process.stderr.read()
+        finally:
+            process.kill()
+            reader.join()
     assert process.returncode == 130
-    assert "Interrupted" in told_err
     assert main(["query", "tapirs", "--text", "-k", "1"]) == 0
 
 
-def _until_done(process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        told: dict[str, Any] = json.loads(line)
-        if told["event"] == "done":
-            return told
-    raise AssertionError("it ended")
+def _runs_told_by(
+    process: subprocess.Popen[str],
+) -> tuple[queue.Queue[dict[str, Any]], threading.Thread]:
+    """What it says at the end of each run, as it comes; and who reads it."""
+    told: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if (event := json.loads(line))["event"] == "done":
+                told.put(event)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    return told, reader
+
+
+def _told_of_a_change(file: Path, told: queue.Queue[dict[str, Any]]) -> dict[str, Any]:
+    """The run that a change sets off: one made before the watch is in place must be made again."""
+    for number in range(20):
+        file.write_text(f"# New {number}\n\nTapirs have trunks.\n", "utf-8")
+        with suppress(queue.Empty):
+            return told.get(timeout=3)
+    raise AssertionError("no change was seen")
 
 
 def test_a_terminal_gets_colours_and_no_line_too_long(folder: Path) -> None:
