@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import psutil
 import pytest
 
 from embatch.backends.openvino import OpenVINOBackend, requests
@@ -113,6 +115,26 @@ def test_batches_of_full_length_get_a_variant_that_answers_the_same(
         np.testing.assert_allclose(after, before, atol=1e-5)
 
 
+def test_the_variant_is_used_only_while_nearly_all_batches_are_of_full_length() -> None:
+    """Two models side by side are in each other's way: among other batches the general one computes all."""
+    full = requests.FullLength(8, lambda: "variant")
+    mixed = [full.get(8 if number % 2 else 5) for number in range(200)]
+    assert mixed == [None] * 200
+    long = [full.get(8) for _ in range(200)]
+    assert long[-1] == "variant"
+    assert full.get(5) is None
+    again = [full.get(8 if number % 2 else 5) for number in range(200)]
+    assert again[-20:] == [None] * 20
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell")
+def test_threads_are_not_tied_to_cores(backend: OpenVINOBackend, texts: list[str]) -> None:
+    """Two models, or two processes, must be able to use all cores: no thread may be bound to fewer than the process."""
+    backend.embed(backend.tokenize(texts).payloads)
+    allowed = [os.sched_getaffinity(thread.id) for thread in psutil.Process().threads()]
+    assert all(cores == os.sched_getaffinity(0) for cores in allowed)
+
+
 def test_single_texts_get_a_variant_that_answers_the_same(
     backend: OpenVINOBackend, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +176,7 @@ def test_a_variant_that_cannot_be_compiled_is_done_without(caplog: pytest.LogCap
 
     full = requests.FullLength(8, fail)
     with caplog.at_level("DEBUG", logger="embatch"):
-        assert [full.get() for _ in range(100)] == [None] * 100
+        assert [full.get(8) for _ in range(100)] == [None] * 100
     assert len(attempts) == 1
     assert "cannot reshape" in caplog.text
 
