@@ -69,10 +69,10 @@ def cgroup_quota(folder: Path = _CGROUP) -> float | None:
     return share if share > 0 else None
 
 
-_KERNELS = "128"
-"""Kernels kept for shapes seen before. OpenVINO keeps 5,000: with the many shapes of a server's batches, or of an
-index's windows, memory grew by 400 MB over 3,600 batches and had not ended. With these few it stays, and nothing
-measured was slower: 2,000 mixed, 6,000 short and 600 long texts."""
+_KERNELS = "3072"
+"""Kernels kept for shapes seen before; OpenVINO's own default is 5,000. A batch's shape takes some fifteen of them.
+With 128 memory stays smallest, but small batches of ever new shapes, as beside a job, lose a tenth of their speed to making
+kernels again; all 5,000 take 400 MB. `benchmarks/results` has memory and speed with this many."""
 
 
 def native_precision(core: Any) -> Precision:

@@ -164,7 +164,10 @@ class Room:
         wanted = next_budget()
         budget = self._bounded(kind, wanted, now)
         lengths = np.fromiter((unit.length for unit in window), np.int32, len(window))
-        chosen = pick(lengths, budget, self._limits, streams=self._streams).tolist()
+        contended = any(self._asks[other] or self._ready[other] for other in Priority if other is not kind)
+        # While both kinds wait, the other streams have work: nothing is left for them of a few texts.
+        streams = 1 if contended else self._streams
+        chosen = pick(lengths, budget, self._limits, streams=streams).tolist()
         units = [window[at] for at in chosen]
         gone = set(chosen)
         ready[: len(window)] = [unit for at, unit in enumerate(window) if at not in gone]
@@ -174,7 +177,6 @@ class Room:
             else (self._ready_tokens[kind] - int(lengths[chosen].sum()))
         )
         self._took(units, kind, now)
-        contended = any(self._asks[other] or self._ready[other] for other in Priority if other is not kind)
         self._turns.served(kind, int(lengths[chosen].sum()), contended=contended)
         return Batch(units, wanted, kind)
 
