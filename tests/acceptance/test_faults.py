@@ -20,6 +20,7 @@ pytest.importorskip("google.genai")
 pytest.importorskip("openai")
 pytest.importorskip("starlette")
 
+from embatch.decisions.lanes import absence
 from embatch.emulator import Emulator, EmulatorOptions
 from embatch.emulator.faults import FAULTS, Fault
 from embatch.emulator.options import JobTimes, Latency
@@ -100,6 +101,12 @@ def emulators() -> Iterator[dict[str, Emulator]]:
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing learned in one case may help or harm another."""
     monkeypatch.setenv("EMBATCH_CACHE", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def patience_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At this pace a minute takes 30 ms, which a busy machine needs for one exchange: nobody must seem gone for that."""
+    monkeypatch.setattr(absence, "FIRST_S", dict.fromkeys(absence.FIRST_S, absence.AGAIN_S))
 
 
 @pytest.mark.parametrize("case", list(single_faults()), ids=lambda case: case.name)

@@ -70,9 +70,9 @@ def cgroup_quota(folder: Path = _CGROUP) -> float | None:
 
 
 _KERNELS = "3072"
-"""Kernels kept for shapes seen before; OpenVINO's own default is 5,000. A batch's shape takes some fifteen of them.
-With 128 memory stays smallest, but small batches of ever new shapes, as beside a job, lose a tenth of their speed to making
-kernels again; all 5,000 take 400 MB. `benchmarks/results` has memory and speed with this many."""
+"""Kernels kept for shapes seen before; OpenVINO keeps 5,000 by default. A batch takes some fifteen of them. With
+128 memory stays smallest, but small batches of ever new shapes lost a tenth of their speed to making kernels again; all
+5,000 came to 400 MB over an index's batches."""
 
 
 def native_precision(core: Any) -> Precision:
