@@ -105,7 +105,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def patience_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At this pace a minute takes 30 ms, which a busy machine needs for one exchange: nobody must seem gone for that."""
+    """At this pace a minute is 30 ms, which a busy machine takes for one exchange: nobody must seem gone for that."""
     monkeypatch.setattr(absence, "FIRST_S", dict.fromkeys(absence.FIRST_S, absence.AGAIN_S))
 
 

@@ -26,14 +26,15 @@ def test_rows_are_the_payloads_and_nothing_else(lengths: list[int], max_tokens: 
 
 
 def test_few_shapes() -> None:
-    """Near lengths share a shape: whole tiles of 8 tokens, of 4 for one text alone."""
+    """Near lengths share a shape: whole tiles of 8 tokens, of 4 in batches of few tokens."""
     two = {pad([np.ones(length, np.int32)] * 2, 0, 512)[0].shape[1] for length in range(65, 97)}
     one = {pad([np.ones(length, np.int32)], 0, 512)[0].shape[1] for length in range(1, 17)}
+    few = {pad([np.ones(length, np.int32)] * 5, 0, 512)[0].shape[1] for length in range(1, 17)}
     assert two == {72, 80, 88, 96}
-    assert one == {4, 8, 12, 16}
+    assert one == few == {4, 8, 12, 16}
 
 
-def test_batches_of_short_texts_are_not_padded() -> None:
-    """Up to 64 tokens, the longest text alone says how wide a batch is."""
-    for length in (1, 13, 64):
-        assert pad([np.ones(length, np.int32)] * 2, 0, 512)[0].shape == (2, length)
+def test_large_batches_of_short_texts_are_not_padded() -> None:
+    """Beyond 512 tokens of up to 64 each, the longest text alone says how wide a batch is."""
+    for length, items in ((13, 40), (64, 9)):
+        assert pad([np.ones(length, np.int32)] * items, 0, 512)[0].shape == (items, length)

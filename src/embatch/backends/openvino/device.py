@@ -69,7 +69,7 @@ def cgroup_quota(folder: Path = _CGROUP) -> float | None:
     return share if share > 0 else None
 
 
-_KERNELS = "3072"
+_KERNELS = "4096"
 """Kernels kept for shapes seen before; OpenVINO keeps 5,000 by default. A batch takes some fifteen of them. With
 128 memory stays smallest, but small batches of ever new shapes lost a tenth of their speed to making kernels again; all
 5,000 came to 400 MB over an index's batches."""
