@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from benchmarks.serving.corpus import LEAST_COSINE
 from benchmarks.serving.load import Plan, to_json
 from benchmarks.serving.tally import OK, latencies, merged
 from benchmarks.worker import REPOSITORY, WorkerError
@@ -19,7 +20,22 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from benchmarks.serving.corpus import Corpus
+    from benchmarks.serving.servers import Server
+
 _GRACE_S = 120.0  # beyond a plan's own time, before its client is ended
+
+
+def plan_for(server: Server, rows: Corpus, **more: Any) -> Plan:
+    """What clients of this server do: ask for these texts, and compare every answer; the rest as `Plan` has it."""
+    return Plan(
+        port=server.port,
+        path=server.kind.path,
+        texts=rows.path,
+        reference=rows.reference,
+        least_cosine=LEAST_COSINE,
+        **more,
+    )
 
 
 class Load:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import machine, markdown, results, texts
 from benchmarks.harness import rotated
 from benchmarks.serving import corpus, servers
-from benchmarks.serving.load import Plan
-from benchmarks.serving.loads import load
+from benchmarks.serving.loads import load, plan_for
 from benchmarks.serving.servers import EMBATCH, INFINITY, Server
 from benchmarks.stats import percentile, significant, spread
 from benchmarks.worker import REPOSITORY, WorkerError
@@ -51,7 +50,9 @@ def run(settings: Settings) -> dict[str, Any]:
         up = _open(kinds, settings, stack, problems)
         for server in up.values():
             for clients in CONCURRENCY:
-                load(_plan(server, rows, clients, WARM_S if not settings.quick else 0.5))
+                load(
+                    plan_for(server, rows, connections=clients, seconds=WARM_S if not settings.quick else 0.5)
+                )
         for number in range(settings.rounds):
             print(f"  round {number + 1} of {settings.rounds}, load {machine.load()}", flush=True)
             for place, clients in enumerate(CONCURRENCY):
@@ -164,19 +165,6 @@ def _open(
     return up
 
 
-def _plan(server: Server, rows: Corpus, clients: int, seconds: float, **more: Any) -> Plan:
-    return Plan(
-        port=server.port,
-        path=server.kind.path,
-        texts=rows.path,
-        reference=rows.reference,
-        least_cosine=corpus.LEAST_COSINE,
-        connections=clients,
-        seconds=seconds,
-        **more,
-    )
-
-
 def _turn(
     up: dict[str, Server], name: str, rows: Corpus, number: int, clients: int, seconds: float
 ) -> dict[str, Any]:
@@ -185,7 +173,7 @@ def _turn(
     idle, own = sum(one.cpu_s() for one in others), up[name].cpu_s()
     # Other texts each round, the same for all servers within one.
     first = number * 997 % len(rows.rows)
-    report = load(_plan(up[name], rows, clients, seconds, first=first))
+    report = load(plan_for(up[name], rows, connections=clients, seconds=seconds, first=first))
     facts = {
         "server_cpu_s": significant(up[name].cpu_s() - own),
         "others_cpu_s": significant(sum(one.cpu_s() for one in others) - idle),
@@ -208,7 +196,7 @@ def _idle(settings: Settings, server: Server, rows: Corpus) -> dict[str, float]:
         check=True,
     )
     bare = json.loads(done.stdout)
-    report = load(_plan(server, rows, 1, 600.0, pause_s=IDLE_PAUSE_S, requests=count))
+    report = load(plan_for(server, rows, connections=1, seconds=600.0, pause_s=IDLE_PAUSE_S, requests=count))
     return {
         "bare_p50_ms": significant(percentile(bare["ms"], 0.5)),
         "bare_p99_ms": significant(percentile(bare["ms"], 0.99)),

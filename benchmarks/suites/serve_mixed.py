@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import machine, markdown, results, texts
 from benchmarks.serving import corpus, servers
 from benchmarks.serving.jobs import Job, rate, upload
-from benchmarks.serving.load import Plan
-from benchmarks.serving.loads import Load, load
+from benchmarks.serving.loads import Load, load, plan_for
 from benchmarks.serving.servers import Server
 from benchmarks.stats import significant, spread
 from benchmarks.suites.throughput import token_lengths
@@ -153,10 +152,10 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 def _round(settings: Settings, server: Server, rows: Corpus, file: str, number: int) -> dict[str, Any]:
     window_s = float(settings.scaled(int(WINDOW_S), 15))
     capacity = load(
-        _plan(server, rows, connections=CLIENTS, seconds=float(settings.scaled(int(CAPACITY_S), 2)))
+        plan_for(server, rows, connections=CLIENTS, seconds=float(settings.scaled(int(CAPACITY_S), 2)))
     )
     asked = capacity["texts_per_s"] * SHARE
-    arriving = _plan(
+    arriving = plan_for(
         server, rows, connections=CONNECTIONS, rate=asked, seconds=window_s, seed=number, first=number * 499
     )
     alone = load(arriving)
@@ -191,19 +190,8 @@ def _job_alone(settings: Settings, server: Server, file: str, window_s: float) -
 
 
 def _warm(settings: Settings, server: Server, rows: Corpus, file: str) -> None:
-    load(_plan(server, rows, connections=CLIENTS, seconds=float(settings.scaled(8, 1))))
+    load(plan_for(server, rows, connections=CLIENTS, seconds=float(settings.scaled(8, 1))))
     _job_alone(settings, server, file, settings.scaled(15, 2))
-
-
-def _plan(server: Server, rows: Corpus, **more: Any) -> Plan:
-    return Plan(
-        port=server.port,
-        path=server.kind.path,
-        texts=rows.path,
-        reference=rows.reference,
-        least_cosine=corpus.LEAST_COSINE,
-        **more,
-    )
 
 
 def _mean_tokens(settings: Settings, rows: list[str]) -> float:

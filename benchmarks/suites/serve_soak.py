@@ -18,8 +18,7 @@ import numpy as np
 
 from benchmarks import machine, markdown, results, texts
 from benchmarks.serving import corpus, faults, servers
-from benchmarks.serving.load import Plan
-from benchmarks.serving.loads import Load, answers_of
+from benchmarks.serving.loads import Load, answers_of, plan_for
 from benchmarks.serving.servers import MemoryWatch, Server
 from benchmarks.serving.tally import OK, latencies
 from benchmarks.stats import significant
@@ -119,11 +118,9 @@ def slope_per_minute(readings: list[tuple[float, float]]) -> float:
 
 def _soak(settings: Settings, server: Server, rows: Corpus, seconds: float) -> dict[str, Any]:
     out = settings.work / "soak.npz"
-    plan = Plan(
-        port=server.port,
-        texts=rows.path,
-        reference=rows.reference,
-        least_cosine=corpus.LEAST_COSINE,
+    plan = plan_for(
+        server,
+        rows,
         connections=CLIENTS,
         seconds=seconds,
         timeout_s=TIMEOUT_S + 5.0,

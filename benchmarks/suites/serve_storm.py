@@ -14,8 +14,7 @@ import numpy as np
 
 from benchmarks import machine, markdown, results, texts
 from benchmarks.serving import corpus, servers
-from benchmarks.serving.load import Plan
-from benchmarks.serving.loads import Load, answers_of, load, loads
+from benchmarks.serving.loads import Load, answers_of, load, loads, plan_for
 from benchmarks.serving.servers import MemoryWatch, Server
 from benchmarks.serving.tally import OK, REFUSALS
 from benchmarks.stats import percentile, significant, spread
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from benchmarks.harness import Settings
     from benchmarks.serving.corpus import Corpus
+    from benchmarks.serving.load import Plan
 
 CONNECTIONS = 10_000
 PROCESSES = 4
@@ -35,6 +35,8 @@ DEADLINE_S = 10.0
 """Told to the server as its timeout; an answer later than this counts as missing."""
 GRACE_S = 1.0
 """For an answer that the server sent in time to be read by a client among 2,500."""
+TIMEOUT_S = DEADLINE_S + 3 * GRACE_S
+"""After which a client gives up a request."""
 AGAIN_S = 1.0
 STORMS = 3
 PROBE_PAUSE_S = 0.02
@@ -57,7 +59,7 @@ def run(settings: Settings) -> dict[str, Any]:
     kind = servers.embatch(settings.model, settings.work / "state", *limits)
     storms = []
     with Server(kind, settings.work) as server:
-        load(_plan(server, rows, connections=16, seconds=settings.scaled(6, 1)))
+        load(plan_for(server, rows, timeout_s=TIMEOUT_S, connections=16, seconds=settings.scaled(6, 1)))
         first_mib = server.memory_mib()
         for number in range(min(settings.rounds, STORMS)):
             storms.append(_storm(settings, server, rows, connections, number))
@@ -167,9 +169,10 @@ def _storm(settings: Settings, server: Server, rows: Corpus, connections: int, n
         time.sleep(calm_s)
         begins = time.perf_counter() + gather_s
         plans = [
-            _plan(
+            plan_for(
                 server,
                 rows,
+                timeout_s=TIMEOUT_S,
                 connections=connections // processes,
                 seconds=REQUESTS * (DEADLINE_S + GRACE_S) + AGAIN_S,
                 requests=REQUESTS,
@@ -222,21 +225,17 @@ def _recovery(out: Path, begins: float, over: float, calm_s: float, gather_s: fl
     }
 
 
-def _plan(server: Server, rows: Corpus, **more: Any) -> Plan:
-    return Plan(
-        port=server.port,
-        path=server.kind.path,
-        texts=rows.path,
-        reference=rows.reference,
-        least_cosine=corpus.LEAST_COSINE,
-        timeout_s=DEADLINE_S + 3 * GRACE_S,
-        **more,
-    )
-
-
 def _probe(server: Server, rows: Corpus, seconds: float, out: Path) -> Plan:
     """One client that asks, rests a moment, and asks again."""
-    return _plan(server, rows, connections=1, seconds=seconds, pause_s=PROBE_PAUSE_S, out=str(out))
+    return plan_for(
+        server,
+        rows,
+        timeout_s=TIMEOUT_S,
+        connections=1,
+        seconds=seconds,
+        pause_s=PROBE_PAUSE_S,
+        out=str(out),
+    )
 
 
 def _bound_mib(connections: int, queue: int) -> float:
