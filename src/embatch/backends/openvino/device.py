@@ -69,10 +69,10 @@ def cgroup_quota(folder: Path = _CGROUP) -> float | None:
     return share if share > 0 else None
 
 
-_KERNELS = "4096"
-"""Kernels kept for shapes seen before; OpenVINO keeps 5,000 by default. A batch takes some fifteen of them. With
-128 memory stays smallest, but small batches of ever new shapes lost a tenth of their speed to making kernels again; all
-5,000 came to 400 MB over an index's batches."""
+_KERNELS = "2048"
+"""Kernels kept for shapes seen before, by each stream; a batch takes some fifteen, each some 35 KB. OpenVINO keeps
+5,000, which came to 400 MB over an index's batches. With 128, making kernels again took small batches of many shapes, such
+as a server's beside a job, a tenth of their time."""
 
 
 def native_precision(core: Any) -> Precision:
