@@ -71,8 +71,8 @@ def cgroup_quota(folder: Path = _CGROUP) -> float | None:
 
 _KERNELS = "2048"
 """Kernels kept for shapes seen before, by each stream; a batch takes some fifteen, each some 35 KB. OpenVINO keeps
-5,000, which came to 400 MB over an index's batches. With 128, making kernels again took small batches of many shapes, such
-as a server's beside a job, a tenth of their time."""
+5,000, which came to 400 MB over an index's batches. With 128, making kernels again took a tenth of the time of small
+batches of many shapes, such as a server's beside a job."""
 
 
 def native_precision(core: Any) -> Precision:
