@@ -128,10 +128,14 @@ def test_the_variant_is_used_only_while_nearly_all_batches_are_of_full_length() 
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell")
-def test_threads_are_not_tied_to_cores(backend: OpenVINOBackend, texts: list[str]) -> None:
+def test_threads_are_not_tied_to_cores(plain_model: MakeModel, texts: list[str]) -> None:
     """Two models, or two processes, must be able to use all cores: no thread may be bound to fewer than the process."""
-    backend.embed(backend.tokenize(texts).payloads)
+    backend = OpenVINOBackend(plain_model(), precision="fp32", streams=2)
+    payloads = backend.tokenize(texts).payloads
+    with ThreadPoolExecutor(2) as callers:
+        list(callers.map(backend.embed, [payloads] * 8))
     allowed = [os.sched_getaffinity(thread.id) for thread in psutil.Process().threads()]
+    backend.close()
     assert all(cores == os.sched_getaffinity(0) for cores in allowed)
 
 
