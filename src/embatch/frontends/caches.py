@@ -29,7 +29,7 @@ class Caches:
     def __init__(self, cache: str | Path | VectorStore | None, limit_bytes: int | None) -> None:
         self._cache = cache
         self._limit_bytes = limit_bytes
-        self._stores: dict[str, VectorStore] = {}
+        self._stores: dict[str, VectorCache] = {}
         self._lock = threading.Lock()
         self._full = False
 
@@ -39,13 +39,15 @@ class Caches:
         return self._cache is not None
 
     def store_for(self, spec: ModelSpec) -> VectorStore | None:
-        """The vectors known under a spec; None without a cache, and for specs beyond the first 32."""
-        if self._cache is None:
-            return None
+        """The vectors known under a spec; None without a cache, and beyond the first 32 specs of a file."""
+        if self._cache is None or not isinstance(self._cache, str | Path):
+            return self._cache
         with self._lock:
             store = self._stores.get(spec.fingerprint)
             if store is None and self._has_room():
-                store = self._stores[spec.fingerprint] = self._open(self._cache, spec)
+                store = self._stores[spec.fingerprint] = VectorCache(
+                    Path(self._cache), fingerprint=spec.fingerprint, dimensions=spec.dimensions
+                )
             return store
 
     def _has_room(self) -> bool:
@@ -60,14 +62,7 @@ class Caches:
         """Close all but the caller's own. Closing twice is allowed."""
         with self._lock:
             for store in self._stores.values():
-                if store is not self._cache:
-                    if self._limit_bytes is not None and isinstance(store, VectorCache):
-                        store.prune(self._limit_bytes)
-                    store.close()
+                if self._limit_bytes is not None:
+                    store.prune(self._limit_bytes)
+                store.close()
             self._stores.clear()
-
-    @staticmethod
-    def _open(cache: str | Path | VectorStore, spec: ModelSpec) -> VectorStore:
-        if isinstance(cache, str | Path):
-            return VectorCache(Path(cache), fingerprint=spec.fingerprint, dimensions=spec.dimensions)
-        return cache

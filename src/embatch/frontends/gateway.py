@@ -20,6 +20,7 @@ from embatch.decisions.pile_turns import Load, Room
 from embatch.engine.coalesce.guarded import Guarded
 from embatch.engine.coalesce.pile_asks import Part, PileTicket
 from embatch.engine.coalesce.piles import Piles
+from embatch.engine.telling import Quiet
 from embatch.errors import EmbatchError, ExpiredError, OverloadedError, ProviderError, UsageError
 from embatch.frontends.gateway_asking import Asking, Input, Row, Work, check, outcome_of
 from embatch.frontends.gateway_sending import Sending
@@ -85,7 +86,7 @@ class Gateway:
         self._queue = queue
         self._parallel = parallel
         self._store_for = store_for
-        self._observer = observer
+        self._observer = None if observer is None else Quiet(observer)
         self._purse = purse
         self._works: dict[tuple[str | None, int | None, Overlong | None], Work] = {}
         self._guarded: dict[str, Guarded | None] = {}

@@ -16,6 +16,7 @@ from embatch.serving import Answer, Ask, Priority
 if TYPE_CHECKING:
     from tests.contract.coalescers.conftest import Kind
 
+    from embatch.seen import Seen
     from embatch.serving import Coalescer
 
 
@@ -139,3 +140,21 @@ def test_its_counts_add_up(kind: Kind) -> None:
     now = coalescer.snapshot()
     assert sum(now.waiting.values()) == now.running == now.waiting_tokens == 0
     assert now.asks == 31 == now.answered + now.cancelled
+
+
+def test_observers_that_raise_disturb_nobody(kind: Kind) -> None:
+    """Who looks on badly costs no ask its vectors, neither those under way nor those that come later."""
+
+    class Broken(Watcher):
+        def see(self, seen: Seen) -> None:
+            super().see(seen)
+            raise RuntimeError("cannot look")
+
+    watcher = Broken()
+    coalescer, first, gate = held(kind, observer=watcher)
+    beside = Asked(coalescer, "beside")
+    gate.open.set()
+    for asked in (first, beside, Asked(coalescer, "later")):
+        assert np.isfinite(asked.answer.vectors).all()
+    assert coalescer.snapshot().alive
+    assert watcher.seen

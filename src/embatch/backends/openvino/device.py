@@ -71,8 +71,8 @@ def cgroup_quota(folder: Path = _CGROUP) -> float | None:
 
 _KERNELS = "128"
 """Kernels kept for shapes seen before. OpenVINO keeps 5,000: with the many shapes of a server's batches, or of an
-index's windows, memory grew by 400 MB over 3,600 batches and had not ended. With these few it grows least, and nothing
-measured was slower: 2,000 mixed, 6,000 short and 600 long texts, and interactive asks beside a job."""
+index's windows, memory grew by 400 MB over 3,600 batches and had not ended. With these few it grows least. 2,000 mixed,
+6,000 short and 600 long texts were no slower; beside a job no difference stood out from the noise."""
 
 
 def native_precision(core: Any) -> Precision:
@@ -107,7 +107,7 @@ def compile_options(precision: Precision, *, streams: int, threads: int) -> dict
         "INFERENCE_NUM_THREADS": threads,
         "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS,
         # OpenVINO ties its threads to cores, those of each model to the same ones: two models, or two processes, then
-        # share one core while another is idle. 17 % of the machine was, with a variant beside the general model.
+        # share one core while another is idle: one sixth of two cores was, with a variant beside the general model.
         "ENABLE_CPU_PINNING": False,
     }
 

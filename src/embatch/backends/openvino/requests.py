@@ -54,9 +54,8 @@ class FullLength:
         self._compile: Callable[[], Any] | None = compile_variant
         self._compiled: Any = None
         self._seen = 0
-        self._share = (
-            1.0  # of such batches among the latest; streams may lose an update, which matters little
-        )
+        # Of such batches among the latest. Streams may lose an update of each other's, which matters little.
+        self._share = 1.0
         self._lock = threading.Lock()
 
     def get(self, tokens: int) -> Any:
