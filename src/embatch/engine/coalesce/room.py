@@ -75,6 +75,7 @@ class Room:
         self._ready: dict[Priority, list[Unit]] = {kind: [] for kind in Priority}
         self._ready_tokens = dict.fromkeys(Priority, 0)
         self._opening = dict.fromkeys(Priority, 0)
+        self._deserted: set[Priority] = set()  # kinds of which an ask has left that may have units here
         self.inputs = dict.fromkeys(Priority, 0)
         """Rows that wait, of each kind."""
         self.tokens = dict.fromkeys(Priority, 0)
@@ -95,6 +96,8 @@ class Room:
     def left(self, waiting: Waiting) -> None:
         """An ask has ended: what of it still waited is gone."""
         kind = waiting.ask.priority
+        if waiting.pending or waiting.failures:
+            self._deserted.add(kind)
         self.inputs[kind] -= waiting.untaken
         self.tokens[kind] -= waiting.tokens_untaken
         waiting.untaken = waiting.tokens_untaken = 0
@@ -121,7 +124,7 @@ class Room:
         most_chars = _SHORT_CHARS if job and self._turns.short(now) else _OPEN_CHARS
         # What nobody waits for is made ready further ahead, so that texts of like length find each other.
         ahead = _AHEAD_OF_JOBS if job else _AHEAD
-        if len(self._ready[kind]) >= LOOK_AHEAD or self._ready_tokens[kind] >= (
+        if len(self._living(kind)) >= LOOK_AHEAD or self._ready_tokens[kind] >= (
             ahead * self._streams * max(budget, 1)
         ):
             return []
@@ -155,11 +158,9 @@ class Room:
 
     def form(self, kind: Priority, next_budget: Callable[[], Budget], now: float) -> Batch | None:
         """The next batch of this kind; None if nobody waits for any of it."""
-        ready = self._ready[kind]
-        window = [unit for unit in ready[:LOOK_AHEAD] if unit.text.live]
-        ready[:LOOK_AHEAD] = window
+        ready = self._living(kind)
+        window = ready[:LOOK_AHEAD]
         if not window:
-            self._ready_tokens[kind] = sum(unit.length for unit in ready)
             return None
         wanted = next_budget()
         budget = self._bounded(kind, wanted, now)
@@ -171,14 +172,20 @@ class Room:
         units = [window[at] for at in chosen]
         gone = set(chosen)
         ready[: len(window)] = [unit for at, unit in enumerate(window) if at not in gone]
-        self._ready_tokens[kind] = (
-            sum(unit.length for unit in ready)
-            if len(ready) < LOOK_AHEAD
-            else (self._ready_tokens[kind] - int(lengths[chosen].sum()))
-        )
+        tokens = int(lengths[chosen].sum())
+        self._ready_tokens[kind] -= tokens
         self._took(units, kind, now)
-        self._turns.served(kind, int(lengths[chosen].sum()), contended=contended)
+        self._turns.served(kind, tokens, contended=contended)
         return Batch(units, wanted, kind)
+
+    def _living(self, kind: Priority) -> list[Unit]:
+        """The units that are ready, without those that nobody waits for any more."""
+        ready = self._ready[kind]
+        if kind in self._deserted:
+            self._deserted.discard(kind)
+            ready[:] = [unit for unit in ready if unit.text.live]
+            self._ready_tokens[kind] = sum(unit.length for unit in ready)
+        return ready
 
     def _bounded(self, kind: Priority, wanted: Budget, now: float) -> Budget:
         if kind is Priority.INTERACTIVE or wanted.tokens is None:

@@ -271,6 +271,24 @@ def test_a_cancelled_ask_costs_nothing() -> None:
     assert gone.told == []
 
 
+@pytest.mark.parametrize("overlong", ["truncate", "pool"])
+def test_what_is_ready_is_not_computed_for_an_ask_that_is_cancelled(overlong: str) -> None:
+    """Neither other texts of it, nor the other pieces of its one text: one batch was under way, and no more comes."""
+    gate = Gate()
+    backend = FakeBackend(faults=Faults(before_embed=gate), max_tokens=8)
+    texts = [" ".join(f"w{i}" for i in range(15))] if overlong == "pool" else ["a", "b", "c"]
+    stays = Got()
+    with coalescer(backend, tuner=FixedCount(1)) as opened:
+        ticket = opened.submit(ask(*texts, overlong=overlong), Got())
+        assert gate.held.wait(WAIT_S)
+        ticket.cancel()
+        opened.submit(ask("stays"), stays)
+        gate.open.set()
+        assert np.array_equal(stays.answer.vectors[0], backend.vector("stays"))
+    assert len(backend.batches) == 2
+    assert backend.batches[1] == ["stays"]
+
+
 def test_a_text_that_another_ask_wants_too_outlives_a_cancellation() -> None:
     """Sharing a row with somebody who leaves harms nobody."""
     gate = Gate()
