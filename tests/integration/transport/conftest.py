@@ -174,6 +174,12 @@ class SmallApp:
     async def crash(self, request: Any, send: Any) -> Any:
         raise ZeroDivisionError("a secret of the texts")
 
+    async def late(self, request: Any, send: Any) -> Any:
+        """Answers with its head at once, and with its body once it is released."""
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await self._work()
+        await send({"type": "http.response.body", "body": b"done"})
+
     async def half(self, request: Any, send: Any) -> Any:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
         await send({"type": "http.response.body", "body": b"12345", "more_body": True})

@@ -37,6 +37,51 @@ def test_pipelined_requests_are_answered_in_order(serving: Serving) -> None:
     assert [each.body for each in got] == [b"%d" % each for each in range(50)] + [b"hi"]
 
 
+def test_a_short_answer_is_one_piece(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head and body go out in one write, which wakes the client once; a long body is not copied for that."""
+    written: list[int] = []
+
+    class Recording:
+        def __init__(self, transport: Any) -> None:
+            self._transport = transport
+
+        def write(self, data: bytes) -> None:
+            written.append(len(data))
+            self._transport.write(data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._transport, name)
+
+    from embatch.frontends.server.transport.protocol import LimitedProtocol
+
+    made = LimitedProtocol.connection_made
+    monkeypatch.setattr(
+        LimitedProtocol, "connection_made", lambda self, transport: made(self, Recording(transport))
+    )
+    with serving() as server:
+        assert exchange(server.port, get("/hi"))[0].body == b"hi"
+        assert len(written) == 1
+        exchange(server.port, get("/much"))
+        assert max(written) == 50_000_000
+
+
+def test_a_head_does_not_wait_for_its_body(serving: Serving, app: SmallApp) -> None:
+    """A client sees how it is answered as soon as the application says so."""
+
+    async def talk(port: int) -> tuple[bytes, bytes]:
+        async with wire(port) as client:
+            await client.send(get("/late"))
+            async with asyncio.timeout(10):
+                head = await client.reader.readuntil(b"\r\n\r\n")
+            app.release.set()
+            return head, await client.reader.readexactly(4)
+
+    with serving() as server:
+        head, body = asyncio.run(talk(server.port))
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert body == b"done"
+
+
 def test_too_many_pipelined_requests_end_the_connection(serving: Serving) -> None:
     """Nobody fills the memory with requests behind one that is slow: what is in is answered, and no more."""
 

@@ -36,7 +36,7 @@ class Waiting:
     came_wall: float
     """The same as seconds since the epoch."""
     vectors: FloatArray
-    """`(n, dim)`; NaN until a row is done."""
+    """`(n, dim)`; a row means nothing until it is done, and is NaN if it failed."""
     pending: int
     """Rows that have neither a vector nor an error."""
     untaken: int
@@ -56,7 +56,7 @@ class Waiting:
     def of(cls, ask: Ask, done: Done, spec: ModelSpec, *, now: float, wall: float, tokens: int) -> Waiting:
         """A new one."""
         n = len(ask.inputs)
-        vectors = np.full((n, spec.dimensions), np.nan, np.float32)
+        vectors = np.empty((n, spec.dimensions), np.float32)
         return cls(ask, done, spec, now, wall, vectors, n, n, tokens)
 
     @property
@@ -73,6 +73,7 @@ class Waiting:
         """This row has no vector."""
         key = self.ask.keys[row] if self.ask.keys is not None else str(row)
         self.failures[row] = ItemFailure(row=row, key=key, error=error)
+        self.vectors[row] = np.nan
         self.pending -= 1
 
     def answer(self, now: float) -> Answer:

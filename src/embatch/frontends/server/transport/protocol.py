@@ -34,6 +34,7 @@ LINGER_S = 3.0
 answer."""
 LINGER_BYTES = 64 << 20
 """And so much of it."""
+_SHORT_BYTES = 65_536  # what is copied to be sent in one piece
 _GRACE_S = 1.0  # routes time bodies themselves, in better words; this is for those that do not
 _KINDS = {408: "timed_out", 431: "headers_too_large", 503: "too_many_connections"}
 
@@ -193,6 +194,7 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's typ
 
     def on_response_complete(self) -> None:
         """Go on with the next request."""
+        self._polite.flush()
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             if self.transport.get_write_buffer_size():
@@ -342,20 +344,43 @@ class LimitedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's typ
 
 
 class _Polite:
-    """The transport as cycles see it."""
+    """The transport as cycles see it.
 
-    __slots__ = ("_protocol",)
+    What is written first waits for what follows in the same turn of the loop: head and body of a short answer go out
+    in one piece, which wakes the client once.
+    """
+
+    __slots__ = ("_head", "_protocol")
 
     def __init__(self, protocol: LimitedProtocol) -> None:
         self._protocol = protocol
+        self._head = b""
 
     def write(self, data: bytes) -> None:
-        self._protocol.transport.write(data)
+        if self._head or len(data) > _SHORT_BYTES:
+            self.flush(data)
+        elif data:
+            self._head = data
+            self._protocol.loop.call_soon(self.flush)
+
+    def flush(self, more: bytes = b"") -> None:
+        """Send what waits, and this behind it."""
+        head, self._head = self._head, b""
+        transport = self._protocol.transport
+        if transport.is_closing():
+            return
+        if len(more) > _SHORT_BYTES:
+            if head:
+                transport.write(head)
+            transport.write(more)
+        elif head or more:
+            transport.write(head + more)
 
     def is_closing(self) -> bool:
         return bool(self._protocol.transport.is_closing())
 
     def close(self) -> None:
+        self.flush()
         self._protocol.close_after_answer()
 
 
