@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from tests.integration.transport.conftest import HOST, get, post, wire
@@ -56,7 +56,7 @@ def test_a_short_answer_is_one_piece(serving: Serving, monkeypatch: pytest.Monke
 
     made = LimitedProtocol.connection_made
     monkeypatch.setattr(
-        LimitedProtocol, "connection_made", lambda self, transport: made(self, Recording(transport))
+        LimitedProtocol, "connection_made", lambda self, transport: made(self, cast("Any", Recording(transport)))
     )
     with serving() as server:
         assert exchange(server.port, get("/hi"))[0].body == b"hi"
