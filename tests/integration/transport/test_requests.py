@@ -56,7 +56,9 @@ def test_a_short_answer_is_one_piece(serving: Serving, monkeypatch: pytest.Monke
 
     made = LimitedProtocol.connection_made
     monkeypatch.setattr(
-        LimitedProtocol, "connection_made", lambda self, transport: made(self, cast("Any", Recording(transport)))
+        LimitedProtocol,
+        "connection_made",
+        lambda self, transport: made(self, cast("Any", Recording(transport))),
     )
     with serving() as server:
         assert exchange(server.port, get("/hi"))[0].body == b"hi"

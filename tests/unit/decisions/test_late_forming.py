@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations, pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +48,41 @@ def test_every_unit_gets_its_turn(lengths: np.ndarray, budget: Budget) -> None:
         rounds += 1
     assert sorted(left_at) == list(range(len(lengths)))
     assert all(left_at[unit] <= unit for unit in left_at)
+
+
+def least(lengths: list[int], budget: int, own: float) -> float:
+    """What all batches together cost at least, by trying every way to cut neighbours by length."""
+    ordered = sorted(lengths, reverse=True)
+    ways = [
+        [*borders, len(ordered)]
+        for count in range(len(ordered))
+        for borders in combinations(range(1, len(ordered)), count)
+    ]
+    costs = []
+    for way in ways if ordered else []:
+        batches = [ordered[start:end] for start, end in pairwise([0, *way])]
+        if all(len(batch) == 1 or batch[0] * len(batch) <= budget for batch in batches):
+            costs.append(sum(batch[0] * len(batch) + own for batch in batches))
+    return min(costs, default=0.0)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=8), st.integers(1, 1500))
+def test_few_units_are_cut_where_all_batches_together_cost_least(found: list[int], budget: int) -> None:
+    """Whatever goes now, what goes later is no dearer for it than it must be."""
+    own = 1024 / 24
+    chosen = pick(np.array(found, np.int32), Budget(tokens=budget), Limits(first_budget=1024)).tolist()
+    batch = [found[at] for at in chosen]
+    rest = [length for at, length in enumerate(found) if at not in chosen]
+    now = max(batch) * len(batch) + own
+    assert now + least(rest, budget, own) <= least(found, budget, own) + 1e-6
+
+
+def test_many_units_make_a_full_batch_of_like_lengths() -> None:
+    """Of a long queue what goes with unit 0 pads next to nothing and fills the budget."""
+    lengths = np.random.default_rng(7).integers(8, 256, LOOK_AHEAD).astype(np.int32)
+    chosen = lengths[pick(lengths, Budget(tokens=1024), Limits())]
+    assert chosen.sum() > 0.95 * cost(chosen, CostRule.PADDED)
+    assert cost(chosen, CostRule.PADDED) > 0.7 * 1024
 
 
 def test_a_batch_is_filled_with_what_pads_least() -> None:
