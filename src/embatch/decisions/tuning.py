@@ -8,7 +8,7 @@ measure nothing and keep nothing on disk.
 from __future__ import annotations
 
 import math
-from statistics import median
+from statistics import mean, median, stdev
 from typing import TYPE_CHECKING
 
 from embatch.errors import UsageError
@@ -53,11 +53,12 @@ class Search:
         self._ceiling = len(sizes) - 1
         self._settled = settled
         self._watch_every = watch_every
+        self._each = 1
         self._since_settled = 0
         self._observed = False  # until something was measured, where to begin is the best guess
         self._flip = False
         self._queue: list[int] = []
-        self._round: dict[int, float] = {}
+        self._round: dict[int, list[float]] = {}
         self._gains: dict[int, list[float]] = {}
 
     @property
@@ -70,6 +71,12 @@ class Search:
         """Whether the neighbours were tried and lost."""
         return self._settled
 
+    def average(self, each: int) -> None:
+        """From now on try each size so often in a round, and compare means: where batches differ much by chance."""
+        self._each = each
+        self._round = {}
+        self._queue = []
+
     def propose(self) -> int:
         """The size of the next batch."""
         if self._settled or not self._observed:
@@ -79,20 +86,21 @@ class Search:
             if self._flip:
                 self._queue.reverse()
             self._flip = not self._flip
+            self._queue *= self._each
         return self._sizes[self._queue.pop(0)]
 
     def observe(self, size: int, rate: float) -> None:
         """Take what a batch of a proposed size reached, in tokens (or documents) per second."""
         if self._settled:
             self._since_settled += 1
-            if self._since_settled >= self._watch_every:
+            if self._since_settled >= self._watch_every * self._each:
                 self._reopen()
             return
         if size not in self._sizes or rate <= 0:
             return
         self._observed = True
-        self._round[self._sizes.index(size)] = math.log(rate)
-        if all(candidate in self._round for candidate in self._candidates()):
+        self._round.setdefault(self._sizes.index(size), []).append(math.log(rate))
+        if all(len(self._round.get(candidate, ())) >= self._each for candidate in self._candidates()):
             self._close_round()
 
     def forbid(self, size: int) -> None:
@@ -108,10 +116,10 @@ class Search:
         return [i for i in around if 0 <= i <= self._ceiling]
 
     def _close_round(self) -> None:
-        centre = self._round[self._centre]
+        centre = mean(self._round[self._centre])
         for candidate in self._candidates():
             if candidate != self._centre:
-                self._gains.setdefault(candidate, []).append(self._round[candidate] - centre)
+                self._gains.setdefault(candidate, []).append(mean(self._round[candidate]) - centre)
         self._round = {}
         winner = self._winner()
         if winner is not None:
@@ -126,7 +134,7 @@ class Search:
             agree = sum(g > 0 for g in gains) / len(gains)
             clear = len(gains) >= _CLEAR_ROUNDS and gain > _CLEAR_GAIN and agree == 1
             proven = len(gains) >= _MIN_ROUNDS and gain > _GAIN and agree >= _AGREE
-            if (clear or proven) and (best is None or gain > best[0]):
+            if (clear or proven) and _stands_out(gains) and (best is None or gain > best[0]):
                 best = (gain, candidate)
         return None if best is None else best[1]
 
@@ -191,6 +199,10 @@ class BudgetTuner:
         """Whether `budget` comes from measurement and is worth keeping as a profile."""
         return self._fixed is None and self._search.settled and self._pressed is None
 
+    def average(self, each: int) -> None:
+        """Compare means of so many batches of each budget: see `Search.average`."""
+        self._search.average(each)
+
     def next_budget(self) -> int:
         """The budget to form the next batch under, in tokens."""
         return self._bounded(self._search.propose())
@@ -215,6 +227,14 @@ class BudgetTuner:
 
     def _bounded(self, budget: int) -> int:
         return budget if self._pressed is None else min(budget, self._pressed)
+
+
+def _stands_out(gains: list[float]) -> bool:
+    """Whether the mean gain is more than twice its standard error: chance alone would seldom make it so.
+
+    A server's batches differ in their texts and in what else the machine does; without this its search wandered.
+    """
+    return mean(gains) > 2.0 * stdev(gains) / math.sqrt(len(gains))
 
 
 def is_full(batch: BatchRecord) -> bool:

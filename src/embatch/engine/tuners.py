@@ -68,6 +68,11 @@ class SharedTuner:
         with self._lock:
             return self._tuner.learned
 
+    def average(self, each: int) -> None:
+        """Compare means of so many batches of each budget: see `Search.average`."""
+        with self._lock:
+            self._tuner.average(each)
+
     def next_budget(self) -> Budget:
         """What the next batch may hold, in tokens."""
         with self._lock:

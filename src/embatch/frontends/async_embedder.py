@@ -225,7 +225,7 @@ class AsyncEmbedder:
         return LocalCoalescer(
             host.backend,
             self._spec_of,
-            host.new_tuner(),
+            host.new_tuner(asks=True),
             queue=queue,
             batch_share=batch_share,
             store_for=self._store_for if self.embedder.has_cache else None,

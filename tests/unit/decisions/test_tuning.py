@@ -51,6 +51,26 @@ def test_ends_next_to_the_peak_whatever_the_start_and_the_noise(
     assert hill(tuner.budget, peak) >= 0.85 * 10_000
 
 
+def wandered(each: int) -> int:
+    """Of 20 searches on a flat hill, with batches that differ by 20 % by chance: how many end beside the peak."""
+    ends = []
+    for seed in range(20):
+        rng = random.Random(seed)
+        tuner = BudgetTuner(low=64, high=32_768, first=1024)
+        tuner.average(each)
+        for _ in range(6000):
+            budget = tuner.next_budget()
+            tuner.record(record(budget, hill(budget, 1024, steep=0.05) * math.exp(rng.gauss(0, 0.2))))
+        ends.append(tuner.budget)
+    return sum(end != 1024 for end in ends)
+
+
+def test_means_of_several_batches_keep_a_search_from_wandering() -> None:
+    """Where batches differ more than budgets do, a server's search stays at the best, and one by one it does not."""
+    assert wandered(each=8) <= 3
+    assert wandered(each=1) >= 6
+
+
 def test_slow_drift_of_all_sizes_is_not_mistaken_for_a_better_size() -> None:
     """Texts that get shorter from batch to batch make every size faster; the centre stays."""
     tuner = BudgetTuner(low=64, high=32_768, first=1024)
