@@ -34,8 +34,8 @@ PROMPTS = {"document": ("document", "passage", "corpus"), "query": ("query", "qu
 """Names under which models keep the two prompts that everybody means."""
 
 _EACH_OF_ASKS = 8
-"""Batches of each budget whose mean counts, where batches are of many asks: one differs from the next by 15 % and more,
-in its texts and in what else the machine does, and the best budget from its neighbour by 3 %."""
+"""Batches of each budget whose mean counts, where batches are of many asks: one differs from the next by more than
+budgets near the best do, in its texts and in what else the machine does."""
 
 
 class AnyPipeline(Protocol):
