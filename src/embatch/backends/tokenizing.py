@@ -30,6 +30,9 @@ _CHARS_PER_TOKEN = 8
 # words that is nothing with the usual tokenisers; inside a word it is that word, which has up to 100 tokens.
 _SPARE_BETWEEN_WORDS = 16
 _SPARE_INSIDE_WORD = 128
+# So much text together stays in the thread that has it: some milliseconds of work. More is shared among the tokeniser's
+# own threads. While the cores compute, these wait for one, and then go on looking for work on it for a while.
+_FEW_CHARS = 1 << 13
 # Longer texts are tokenised piece by piece: a tokeniser takes some 50 times a text's memory.
 _SEGMENT_CHARS = 1 << 16
 _BLANKS = " \n\t\r"
@@ -123,16 +126,16 @@ class TextTokenizer:
         return content
 
     def _encode(self, texts: list[str]) -> list[Encoding]:
-        """Without special tokens. One text alone stays in this thread: waking the others costs more than they do."""
-        if len(texts) == 1:
-            return [self._tokenizer.encode(texts[0], add_special_tokens=False)]
+        """Without special tokens."""
+        if len(texts) == 1 or sum(map(len, texts)) <= _FEW_CHARS:
+            return [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
         return self._encode_batch(texts, add_special_tokens=False)
 
     def count(self, texts: Sequence[str], *, prompt: str = "") -> IntArray:
         """`(n,)`: tokens that each text has in full, with `prompt` and special tokens."""
         content = np.zeros(len(texts), dtype=np.int32)
         short = [row for row, text in enumerate(texts) if len(text) <= _SEGMENT_CHARS]
-        encodings = self._encode_batch([prompt + texts[row] for row in short], add_special_tokens=False)
+        encodings = self._encode([prompt + texts[row] for row in short])
         content[short] = [len(encoding) for encoding in encodings]
         for row, text in enumerate(texts):
             if len(text) > _SEGMENT_CHARS:

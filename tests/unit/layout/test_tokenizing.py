@@ -43,6 +43,10 @@ BLANKS = [" ", "  ", "\n", "\n\n", "\t", "", "\u00a0", "\u3000", "\x1c"]
 TEXTS = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(BLANKS)), max_size=120).map(
     lambda parts: "".join(word + blank for word, blank in parts)
 )
+MANY = st.builds(
+    lambda texts, copies: texts * copies, st.lists(TEXTS, max_size=4), st.sampled_from([1, 1, 40])
+)
+"""Few texts stay in the thread that tokenises them, many are shared among threads."""
 SHARED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -69,7 +73,7 @@ def plain(tokenizer: str, side: str = "right") -> Tokenizer:
 
 @pytest.mark.parametrize("side", SIDES)
 @SHARED
-@given(texts=st.lists(TEXTS, max_size=4), prompt=st.sampled_from(["", "query: ", "the flow " * 2]))
+@given(texts=MANY, prompt=st.sampled_from(["", "query: ", "the flow " * 2]))
 def test_ids_are_those_of_the_whole_text(
     model_folder: MakeFolder, tokenizer_json: str, side: str, texts: list[str], prompt: str
 ) -> None:
@@ -96,7 +100,7 @@ def test_pieces_join_to_the_text_and_fit(
 
 
 @SHARED
-@given(texts=st.lists(TEXTS, max_size=4))
+@given(texts=MANY)
 def test_counts_are_of_the_whole_text(
     model_folder: MakeFolder, tokenizer_json: str, texts: list[str]
 ) -> None:
