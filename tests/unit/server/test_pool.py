@@ -330,3 +330,22 @@ def test_a_closed_pool_has_closed_everything() -> None:
             await pool.get("a")
 
     run(check())
+
+
+def test_memory_goes_back_whenever_a_model_comes_or_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a model is open, and once it is closed."""
+    seen: list[tuple[int, int]] = []
+    openings = Openings()
+
+    def give_back() -> None:
+        seen.append((len(openings.opened), len(openings.open_now)))
+
+    monkeypatch.setattr("embatch.frontends.server.pool.give_back", give_back)
+
+    async def check() -> None:
+        pool = pool_of(openings)
+        await pool.get("a")
+        await pool.close()
+
+    run(check())
+    assert seen == [(1, 1), (1, 0)]

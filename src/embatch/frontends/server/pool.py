@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from embatch.backends.catalog import find
+from embatch.engine.allocator import give_back
 from embatch.errors import (
     BackendClosedError,
     BackendError,
@@ -247,7 +248,7 @@ class ModelPool:
             async with self._room:
                 await self._make_room(place)
                 place.loading = True
-            embedder = await asyncio.to_thread(self._open_model, place.served)
+            embedder = await asyncio.to_thread(self._new_model, place.served)
         except EmbatchError as error:
             pause = self._count_failure(place)
             # The message says it all: no traceback.
@@ -265,6 +266,11 @@ class ModelPool:
         finally:
             place.loading = False
             place.opening = None
+
+    def _new_model(self, served: ServedModel) -> AsyncEmbedder:
+        model = self._open_model(served)
+        give_back()  # a graph is made of much that is not needed afterwards
+        return model
 
     async def _make_room(self, newcomer: _Place) -> None:
         while True:
@@ -292,6 +298,7 @@ class ModelPool:
         try:
             if embedder is not None:
                 await embedder.aclose(drain_s=drain_s)
+                await asyncio.to_thread(give_back)
         except Exception:  # noqa: BLE001  # whatever ails it, it is gone, and others wait for its room
             _log.exception("model %s did not close well", place.served.name)
         finally:

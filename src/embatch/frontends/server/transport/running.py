@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
+from embatch.engine.allocator import few_heaps
 from embatch.frontends import telemetry
 from embatch.frontends.server.transport.lifespan import alive
 from embatch.frontends.server.transport.listening import BACKLOG, fit_to_files, listen, url_of
@@ -42,6 +43,7 @@ log = logging.getLogger("embatch.serve")
 SWITCH_S = 0.0005
 """How long a thread keeps the interpreter while others want it. Streams come back from the backend many times a second
 and need it for microseconds each; at Python's 5 ms they would wait for the loop's thread instead of computing."""
+_LEAST_HEAPS = 2
 _TICK_S = 1.0
 _LOOK_S = 0.01  # at what is left, while draining
 _LAST_WORDS_S = 0.5  # for the answers that tell of the stop
@@ -249,6 +251,7 @@ def serve(settings: ServeSettings, *, started: Callable[[str], None] = lambda _:
         log.warning("only %d connections fit the limit on open files (ulimit -n)", fitted.connections)
     url = url_of(listener)
     sys.setswitchinterval(SWITCH_S)
+    few_heaps(max(_LEAST_HEAPS, os.cpu_count() or 1))
     with contextlib.closing(listener):
         telemetry.start("embatch-serve")
         try:

@@ -1,0 +1,86 @@
+"""Freed memory goes back to the system, and threads share few heaps: where glibc is, for real."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from embatch.engine import allocator
+
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps heaps of this kind")
+SIZE, COUNT = 1024, 1 << 16
+
+HEAPS = """
+import ctypes, sys, threading
+from embatch.engine.allocator import few_heaps
+
+if sys.argv[1] != "any":
+    few_heaps(int(sys.argv[1]))
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+together, found = threading.Barrier(8), set()
+
+def take():
+    together.wait()
+    found.add(libc.malloc(ctypes.c_size_t(1000)) >> 26)  # glibc aligns heaps of threads to 64 MiB
+    together.wait()
+
+threads = [threading.Thread(target=take) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(found))
+"""
+
+
+@GLIBC
+def test_what_was_freed_goes_back() -> None:
+    """Pages below one block that is still in use stay with the process until they are given back."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.free.argtypes = [ctypes.c_void_p]
+    blocks = [libc.malloc(ctypes.c_size_t(SIZE)) for _ in range(COUNT)]
+    for block in blocks:
+        ctypes.memset(block, 1, SIZE)
+    *most, last = blocks
+    for block in most:
+        libc.free(block)
+    before = psutil.Process().memory_info().rss
+    allocator.give_back()
+    after = psutil.Process().memory_info().rss
+    libc.free(last)
+    assert before - after > SIZE * COUNT // 2
+
+
+def heaps(most: str) -> int:
+    """Heaps that eight threads take memory from at the same time, in a process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-c", HEAPS, most], check=True, capture_output=True, text=True, timeout=60
+    )
+    return int(done.stdout)
+
+
+@GLIBC
+def test_threads_share_few_heaps() -> None:
+    """Without a bound eight threads have more."""
+    assert heaps("2") <= 2 < heaps("any")
+
+
+def test_other_systems_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no such library, or one without these functions."""
+
+    def missing(_name: object) -> object:
+        raise TypeError("no default library")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    allocator.few_heaps(2)
+    allocator.give_back()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
+    allocator.few_heaps(2)
+    allocator.give_back()
