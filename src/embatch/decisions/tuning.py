@@ -40,11 +40,18 @@ class Search:
         sizes: the sizes that may be proposed, ascending.
         start: where to begin; the nearest of `sizes` is taken.
         settled: begin settled at `start`, as with a stored profile.
-        watch_every: observations after which a settled search compares again.
+        watch_every: observations after which a settled search compares again, times `each`.
+        each: batches of each size in a round, whose means are compared: several where batches differ much by chance.
     """
 
     def __init__(
-        self, sizes: list[int], start: int, *, settled: bool = False, watch_every: int = _WATCH_EVERY
+        self,
+        sizes: list[int],
+        start: int,
+        *,
+        settled: bool = False,
+        watch_every: int = _WATCH_EVERY,
+        each: int = 1,
     ) -> None:
         if not sizes or sorted(set(sizes)) != sizes:
             raise UsageError(f"sizes to search must be ascending and without repeats, not {sizes!r}")
@@ -52,8 +59,8 @@ class Search:
         self._centre = min(range(len(sizes)), key=lambda i: abs(math.log(sizes[i] / max(1, start))))
         self._ceiling = len(sizes) - 1
         self._settled = settled
-        self._watch_every = watch_every
-        self._each = 1
+        self._watch_every = watch_every * each
+        self._each = each
         self._since_settled = 0
         self._observed = False  # until something was measured, where to begin is the best guess
         self._flip = False
@@ -71,12 +78,6 @@ class Search:
         """Whether the neighbours were tried and lost."""
         return self._settled
 
-    def average(self, each: int) -> None:
-        """From now on try each size so often in a round, and compare means: where batches differ much by chance."""
-        self._each = each
-        self._round = {}
-        self._queue = []
-
     def propose(self) -> int:
         """The size of the next batch."""
         if self._settled or not self._observed:
@@ -93,7 +94,7 @@ class Search:
         """Take what a batch of a proposed size reached, in tokens (or documents) per second."""
         if self._settled:
             self._since_settled += 1
-            if self._since_settled >= self._watch_every * self._each:
+            if self._since_settled >= self._watch_every:
                 self._reopen()
             return
         if size not in self._sizes or rate <= 0:
@@ -169,10 +170,18 @@ class BudgetTuner:
         first: where to begin.
         profile: a budget that an earlier run settled on for the same model, device and kind of document.
         fixed: never search, always this budget.
+        each: batches of each budget whose mean counts in the search: see `Search`.
     """
 
     def __init__(
-        self, *, low: int, high: int, first: int, profile: int | None = None, fixed: int | None = None
+        self,
+        *,
+        low: int,
+        high: int,
+        first: int,
+        profile: int | None = None,
+        fixed: int | None = None,
+        each: int = 1,
     ) -> None:
         if not 1 <= low <= high:
             raise UsageError(f"budgets must ascend from at least 1 token, not {low} to {high}")
@@ -180,9 +189,8 @@ class BudgetTuner:
         self._fixed = fixed
         self._pressed: int | None = None
         sizes = [fixed] if fixed is not None else _doublings(low, high, first)
-        self._search = Search(
-            sizes, profile or fixed or first, settled=profile is not None or fixed is not None
-        )
+        settled = profile is not None or fixed is not None
+        self._search = Search(sizes, profile or fixed or first, settled=settled, each=each)
 
     @property
     def budget(self) -> int:
@@ -198,10 +206,6 @@ class BudgetTuner:
     def learned(self) -> bool:
         """Whether `budget` comes from measurement and is worth keeping as a profile."""
         return self._fixed is None and self._search.settled and self._pressed is None
-
-    def average(self, each: int) -> None:
-        """Compare means of so many batches of each budget: see `Search.average`."""
-        self._search.average(each)
 
     def next_budget(self) -> int:
         """The budget to form the next batch under, in tokens."""

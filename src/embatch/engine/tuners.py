@@ -30,6 +30,11 @@ class Tuner(Protocol):
         """The token budget in use when nothing is tried; 0 where batches are not formed by tokens."""
         ...
 
+    @property
+    def learned(self) -> bool:
+        """Whether `budget` comes from measurement and is worth keeping."""
+        ...
+
     def next_budget(self) -> Budget:
         """What the next batch may hold."""
         ...
@@ -68,11 +73,6 @@ class SharedTuner:
         with self._lock:
             return self._tuner.learned
 
-    def average(self, each: int) -> None:
-        """Compare means of so many batches of each budget: see `Search.average`."""
-        with self._lock:
-            self._tuner.average(each)
-
     def next_budget(self) -> Budget:
         """What the next batch may hold, in tokens."""
         with self._lock:
@@ -93,6 +93,7 @@ class FixedCount:
     """Always the same number of texts, halved while memory is short."""
 
     budget = 0
+    learned = False
 
     def __init__(self, items: int) -> None:
         self._items = items
@@ -129,6 +130,7 @@ class CountTuner:
     """
 
     budget = 0
+    learned = False  # `BatchTuner` keeps its own profiles
 
     def __init__(
         self,

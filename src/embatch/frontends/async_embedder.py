@@ -187,7 +187,7 @@ class AsyncEmbedder:
         """Answer what waits for up to `drain_s` seconds, the rest with an error; then close the model if it is ours."""
         self._coalescer.close(drain_s=drain_s)
         if isinstance(self.embedder.host, LocalHost):
-            self._keep_profile()
+            self._keep_profile(self.embedder.host)
         if self._own:
             self.embedder.close()
 
@@ -222,10 +222,11 @@ class AsyncEmbedder:
             return open_gateway(
                 self.embedder, queue=queue, batch_share=batch_share, observer=observer, purse=purse
             )
+        self._tuner = host.new_tuner(asks=True)
         return LocalCoalescer(
             host.backend,
             self._spec_of,
-            host.new_tuner(asks=True),
+            self._tuner,
             queue=queue,
             batch_share=batch_share,
             store_for=self._store_for if self.embedder.has_cache else None,
@@ -264,12 +265,13 @@ class AsyncEmbedder:
             self._stores.setdefault(name, None if store is None else Guarded(store))
         return self._stores[name]
 
-    def _keep_profile(self) -> None:
+    def _keep_profile(self, host: LocalHost) -> None:
         """Keep the budget that was learned for the next process."""
         now = self._coalescer.snapshot()
-        self.embedder.keep_profile(
-            Report(items=now.inputs, tokens=now.tokens, device_seconds=now.device_seconds, budget=now.budget)
+        did = Report(
+            items=now.inputs, tokens=now.tokens, device_seconds=now.device_seconds, budget=now.budget
         )
+        host.keep(did, tuner=self._tuner)
 
 
 class _Mailbox:

@@ -111,8 +111,9 @@ class LocalHost:
         self._batch_size = batch_size
         self._document_type = document_type
         self._profiles = profiles and budget_tokens is None and batch_size is None
-        self._kept_budget: int | None = None  # the profile that is on disk
-        self.tuner = self._make_tuner(budget_tokens)
+        self._budget_tokens = budget_tokens
+        self._kept_budget = self._profile()  # what is on disk
+        self.tuner = self._make_tuner(self._kept_budget)
 
     @property
     def budget(self) -> int:
@@ -142,13 +143,15 @@ class LocalHost:
         """What decides batches, unless a run brings its own: a fixed count of its own, or the tuner of all runs.
 
         Args:
-            asks: it is for batches of many asks, which differ more from one to the next than those of a run.
+            asks: it is for batches of many asks, which differ more from one to the next than those of a run: a tuner of
+                its own, that goes on from what runs have learned.
         """
         if self._batch_size:
             return FixedCount(self._batch_size)
-        if asks:
-            self.tuner.average(_EACH_OF_ASKS)
-        return self.tuner
+        if not asks:
+            return self.tuner
+        learned = self.tuner.budget if self.tuner.learned else None
+        return self._make_tuner(learned, each=_EACH_OF_ASKS)
 
     def query(self, text: str) -> FloatArray | None:
         """The backend's vector `(1, dim)` of one query; None if the text is too long to be embedded as it is."""
@@ -158,10 +161,11 @@ class LocalHost:
             return None
         return self.backend.embed(tokenized.payloads)
 
-    def keep(self, report: Report) -> None:
-        """Keep the learned budget for the next process, if one was learned."""
-        budget = self.tuner.budget
-        if self._profiles and self.tuner.learned and report.device_seconds and budget != self._kept_budget:
+    def keep(self, report: Report, *, tuner: Tuner | None = None) -> None:
+        """Keep the learned budget for the next process, if one was learned: by a tuner for asks, or by that of runs."""
+        tuner = self.tuner if tuner is None else tuner
+        budget = tuner.budget
+        if self._profiles and tuner.learned and report.device_seconds and budget != self._kept_budget:
             from embatch.storage.profiles import default_profiles
 
             self._kept_budget = budget
@@ -172,16 +176,20 @@ class LocalHost:
         """Give back the model's memory."""
         self.backend.close()
 
-    def _make_tuner(self, budget_tokens: int | None) -> SharedTuner:
-        limits = self.backend.limits
-        low, high = limits.budgets
-        profile = None
-        if self._profiles:
-            from embatch.storage.profiles import default_profiles
+    def _profile(self) -> int | None:
+        if not self._profiles:
+            return None
+        from embatch.storage.profiles import default_profiles
 
-            profile = self._kept_budget = default_profiles().load(self._profile_key())
+        return default_profiles().load(self._profile_key())
+
+    def _make_tuner(self, learned: int | None, *, each: int = 1) -> SharedTuner:
+        limits, fixed = self.backend.limits, self._budget_tokens
+        low, high = limits.budgets
         first = limits.first_budget
-        return SharedTuner(BudgetTuner(low=low, high=high, first=first, profile=profile, fixed=budget_tokens))
+        return SharedTuner(
+            BudgetTuner(low=low, high=high, first=first, profile=learned, fixed=fixed, each=each)
+        )
 
     def _profile_key(self) -> str:
         return f"{self.backend.spec.fingerprint} {self.backend.device} {self._document_type}"

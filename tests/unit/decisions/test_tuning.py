@@ -56,8 +56,7 @@ def wandered(each: int) -> int:
     ends = []
     for seed in range(20):
         rng = random.Random(seed)
-        tuner = BudgetTuner(low=64, high=32_768, first=1024)
-        tuner.average(each)
+        tuner = BudgetTuner(low=64, high=32_768, first=1024, each=each)
         for _ in range(6000):
             budget = tuner.next_budget()
             tuner.record(record(budget, hill(budget, 1024, steep=0.05) * math.exp(rng.gauss(0, 0.2))))

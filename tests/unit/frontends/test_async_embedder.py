@@ -14,6 +14,8 @@ import pytest
 from tests.doubles import FakeBackend, Faults, Gate
 
 import embatch
+from embatch.decisions.tuning import BudgetTuner
+from embatch.engine.tuners import SharedTuner
 from embatch.errors import (
     BackendClosedError,
     EmptyTextError,
@@ -22,10 +24,13 @@ from embatch.errors import (
     OverloadedError,
     UsageError,
 )
+from embatch.frontends.hosts import LocalHost
 from embatch.serving import Ask
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from embatch.types import BatchRecord
 
 
 def opened(backend: FakeBackend, **options: object) -> embatch.AsyncEmbedder:
@@ -181,6 +186,32 @@ def test_known_vectors_come_from_the_cache_file(tmp_path: Path) -> None:
     asyncio.run(main())
     with embatch.Embedder(backend=FakeBackend(), profiles=False, cache=file) as embedder:
         assert embedder.embed(["one", "two"]).report.cached == 2
+
+
+def test_asks_learn_a_budget_of_their_own_which_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go on from what runs of the embedder have learned, and leave the tuner of runs alone."""
+    saved: list[int] = []
+
+    class Profiles:
+        def load(self, _key: str) -> int | None:
+            return None
+
+        def save(self, _key: str, budget: int, _rate: float) -> None:
+            saved.append(budget)
+
+    class OfRuns(SharedTuner):
+        def record(self, batch: BatchRecord) -> None:
+            raise AssertionError(f"a batch of asks was told to the tuner of runs: {batch}")
+
+    monkeypatch.setattr("embatch.storage.profiles.default_profiles", Profiles)
+    with embatch.Embedder(backend=FakeBackend()) as embedder:
+        assert isinstance(embedder.host, LocalHost)
+        embedder.host.tuner = OfRuns(BudgetTuner(low=1, high=64, first=8, profile=16))
+        model = embatch.AsyncEmbedder(embedder=embedder)
+        asyncio.run(model.embed(["a", "b"]))
+        assert model.snapshot().budget == 16
+        model.close()
+    assert saved == [16]
 
 
 def test_options_beside_an_open_embedder_are_refused() -> None:

@@ -284,6 +284,11 @@ class Bounded:
         """The token budget in use."""
         return self._tuner.budget
 
+    @property
+    def learned(self) -> bool:
+        """Whether that comes from measurement and is worth keeping."""
+        return self._tuner.learned
+
     def next_budget(self) -> Budget:
         """What the next batch may hold."""
         if self.stopped:
