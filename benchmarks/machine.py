@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,26 @@ def describe() -> dict[str, Any]:
 def load() -> float:
     """Mean number of processes that wanted a processor in the last minute: what else was going on."""
     return round(os.getloadavg()[0], 2)
+
+
+class Stolen:
+    """Which part of this machine's cores other machines on the same hardware took, since it was made.
+
+    Only what this machine wanted counts, so it is worth looking at while all cores are busy. 0.0 where the system does
+    not tell.
+    """
+
+    def __init__(self) -> None:
+        self._before, self._began = _stolen_s(), time.perf_counter()
+
+    def share(self) -> float:
+        """0 to 1, of all cores' time."""
+        passed = time.perf_counter() - self._began
+        return round((_stolen_s() - self._before) / (passed * (os.cpu_count() or 1)), 4)
+
+
+def _stolen_s() -> float:
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 def commit() -> str:

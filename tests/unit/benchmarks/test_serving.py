@@ -207,20 +207,33 @@ def test_servers_are_compared_within_a_round() -> None:
     assert serve.summarise(rounds[:2], [])["times_infinity"] == {}
 
 
+def mixed_round(job: float, *, stolen: float = 0.0) -> dict[str, Any]:
+    """A round of the mixed day on a machine that slowed down by a third from its first half to its second."""
+    one = {"p50_ms": 1.0, "compared": 1, "wrong": 0, "answered": 1, "statuses": {"200": 1}, "lost": {}}
+    return {
+        "rate": 50.0,
+        "capacity": [{**one, "texts_per_s": 120.0}, {**one, "texts_per_s": 80.0}],
+        "alone": [{**one, "p99_ms": p99, "texts_per_s": 50.0} for p99 in (8.0, 12.0)],
+        "beside": [{**one, "p99_ms": p99, "texts_per_s": 50.0} for p99 in (12.0, 18.0)],
+        "job_alone_texts_per_s": [240.0, 160.0],
+        "job_beside_texts_per_s": [job * 1.2, job * 0.8],
+        "stolen": [0.0, stolen],
+    }
+
+
 def test_job_is_measured_against_what_interactive_requests_left() -> None:
     """At half capacity half of the job's own speed is left: 80 of 200 a second are 80% of it."""
-    one = {"p50_ms": 1.0, "p99_ms": 10.0}
-    figures = serve_mixed.figures(
-        {
-            "rate": 50.0,
-            "capacity": {"texts_per_s": 100.0},
-            "alone": {**one, "texts_per_s": 50.0},
-            "beside": {**one, "p99_ms": 15.0, "texts_per_s": 50.0},
-            "job_alone_texts_per_s": 200.0,
-            "job_beside_texts_per_s": 80.0,
-        }
-    )
+    figures = serve_mixed.figures(mixed_round(80.0))
     assert (figures["p99_times_alone"], figures["job_of_what_is_left"]) == (1.5, 0.8)
+
+
+def test_rounds_that_others_disturbed_are_kept_but_not_summed_up() -> None:
+    """The median is of calm rounds; errors of all rounds count; without a calm one all do."""
+    summary = serve_mixed.summarise([mixed_round(80.0), mixed_round(20.0, stolen=0.2)])
+    assert summary["job_of_what_is_left"]["low"] == 0.8
+    assert (summary["rounds"], summary["calm_rounds"], summary["compared"]) == (2, 1, 12)
+    disturbed = serve_mixed.summarise([mixed_round(20.0, stolen=0.2)])
+    assert (disturbed["calm_rounds"], disturbed["job_of_what_is_left"]["median"]) == (0, 0.2)
 
 
 def test_soak_counts_what_must_not_be() -> None:
