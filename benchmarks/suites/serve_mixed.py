@@ -6,8 +6,8 @@ or faster meanwhile touches all alike. The job is not run to its end: its speed 
 and it is cancelled. What is left for it is its speed alone times the share of the server's capacity that the
 interactive requests did not use.
 
-Rounds in which other machines took the cores away for long are measured again, whatever they gave: all are recorded,
-the summary is of the others.
+A window in which other machines took the cores away for long is measured again, whatever it gave, up to twice; the one
+that was disturbed least counts. The summary is of the rounds that had only calm windows, if there are any.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ CLIENTS = 64
 """Requests under way when capacity is measured."""
 SHARE = 0.5
 CAPACITY_S = 15.0
-WINDOW_S = 45.0
+WINDOW_S = 40.0
 WARM_S = 8.0
 ROUNDS = 3
-MOST_ROUNDS = 5
 CALM = 0.05
-"""Part of the cores' time that others may take in a round that counts."""
+"""Part of the cores' time that others may take in a window that counts."""
+TRIES = 3
 CONNECTIONS = 512
 WANTED_P99 = 2.0
 WANTED_JOB = 0.8
@@ -61,9 +61,7 @@ def run(settings: Settings) -> dict[str, Any]:
     with Server(kind, settings.work) as server:
         file = upload(server, path)
         _warm(settings, server, rows, file)
-        for number in range(MOST_ROUNDS):
-            if len([one for one in rounds if _calm(one)]) == min(settings.rounds, ROUNDS):
-                break
+        for number in range(min(settings.rounds, ROUNDS)):
             rounds.append(_round(settings, server, rows, file, number))
             print(f"  round {number + 1}, load {machine.load()}: {figures(rounds[-1])}", flush=True)
     return results.record(
@@ -86,7 +84,7 @@ def run(settings: Settings) -> dict[str, Any]:
             "capacity": f"a closed loop of {CLIENTS} clients",
             "window_s": settings.scaled(int(WINDOW_S), 15),
             "windows": "two of each kind in a round, in mirrored order; rates and percentiles are their means",
-            "calm": CALM,
+            "calm": f"others took {CALM:.0%} of the cores' time at most; up to {TRIES} tries of each window",
             "wanted": {"p99_times_alone": WANTED_P99, "job_of_what_is_left": WANTED_JOB},
             "setting": kind.setting,
         },
@@ -127,6 +125,7 @@ def summarise(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: spread([one[name] for one in found]) for name in found[0]},
         "rounds": len(rounds),
         "calm_rounds": len(calm),
+        "windows_measured_again": sum(one["again"] for one in rounds),
         "wrong": sum(one["wrong"] for one in loads),
         "compared": sum(one["compared"] for one in loads),
         "not_answered": sum(
@@ -182,15 +181,22 @@ def _round(settings: Settings, server: Server, rows: Corpus, file: str, number: 
     found: dict[str, list[Any]] = {
         name: [] for name in ("capacity", "alone", "job_alone", "beside", "stolen")
     }
+    again = 0
 
     def capacity() -> dict[str, Any]:
         seconds = float(settings.scaled(int(CAPACITY_S), 2))
         return load(plan_for(server, rows, connections=CLIENTS, seconds=seconds))
 
     def measure(name: str, how: Callable[[], Any]) -> None:
-        stolen = machine.Stolen()
-        found[name].append(how())
-        found["stolen"].append(stolen.share())
+        nonlocal again
+        tries: list[tuple[float, Any]] = []
+        while not tries or (tries[-1][0] > CALM and len(tries) < TRIES):
+            stolen, result = machine.Stolen(), how()
+            tries.append((stolen.share(), result))
+        again += len(tries) - 1
+        taken, result = min(tries, key=lambda one: one[0])
+        found[name].append(result)
+        found["stolen"].append(taken)
 
     measure("capacity", capacity)
     asked = found["capacity"][0]["texts_per_s"] * SHARE
@@ -216,6 +222,7 @@ def _round(settings: Settings, server: Server, rows: Corpus, file: str, number: 
             [[round(moment - seen[0][0], 2), count] for moment, count in seen] for _, seen in found["beside"]
         ],
         "stolen": found["stolen"],
+        "again": again,
         "server_mib": significant(server.memory_mib()),
     }
 

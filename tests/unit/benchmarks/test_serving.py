@@ -218,6 +218,7 @@ def mixed_round(job: float, *, stolen: float = 0.0) -> dict[str, Any]:
         "job_alone_texts_per_s": [240.0, 160.0],
         "job_beside_texts_per_s": [job * 1.2, job * 0.8],
         "stolen": [0.0, stolen],
+        "again": 1,
     }
 
 
@@ -232,6 +233,7 @@ def test_rounds_that_others_disturbed_are_kept_but_not_summed_up() -> None:
     summary = serve_mixed.summarise([mixed_round(80.0), mixed_round(20.0, stolen=0.2)])
     assert summary["job_of_what_is_left"]["low"] == 0.8
     assert (summary["rounds"], summary["calm_rounds"], summary["compared"]) == (2, 1, 12)
+    assert summary["windows_measured_again"] == 2
     disturbed = serve_mixed.summarise([mixed_round(20.0, stolen=0.2)])
     assert (disturbed["calm_rounds"], disturbed["job_of_what_is_left"]["median"]) == (0, 0.2)
 
