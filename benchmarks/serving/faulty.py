@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import sys
 import threading
 import time
 from collections import deque
@@ -26,7 +25,7 @@ from embatch.frontends.async_embedder import AsyncEmbedder
 from embatch.frontends.server.app import build_app
 from embatch.frontends.server.settings import ServedModel, ServeSettings
 from embatch.frontends.server.transport.listening import fit_to_files, listen
-from embatch.frontends.server.transport.running import SWITCH_S, Server
+from embatch.frontends.server.transport.running import Server, prepare_process
 from embatch.types import Tokenized
 
 if TYPE_CHECKING:
@@ -120,6 +119,7 @@ class Numbered(AsyncEmbedder):
 @click.option("--outage-every", type=float, default=Chances().outage_every_s)
 def main(model: str, port: int, state: Path, queue: int, timeout_s: float, outage_every: float) -> None:
     """Serve until SIGTERM."""
+    prepare_process()
     settings = fit_to_files(
         ServeSettings(
             port=port,
@@ -153,7 +153,6 @@ def main(model: str, port: int, state: Path, queue: int, timeout_s: float, outag
         return asking
 
     app = build_app(settings, open_model=open_model)
-    sys.setswitchinterval(SWITCH_S)
     listener = listen(settings.host, settings.port)
     Server(_telling(app, opened), settings, app.state.server).run_until_stopped(listener, lambda: None)
 

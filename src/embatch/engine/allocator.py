@@ -1,12 +1,14 @@
-"""What the C library does with memory that was freed, in a process in which models come and go.
+"""What becomes of memory that is not needed any more, in a process in which models come and go.
 
 glibc keeps what was freed for later, in heaps of which it makes up to eight for each core, as threads come. Every model
-brings threads of its own, so that each that is opened anew may grow another heap.
+brings threads of its own, so that each that is opened anew may grow another heap. Python on its part keeps objects that
+refer to each other until it happens to look for such.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 from typing import Any
 
 _M_ARENA_MAX = -8  # malloc.h
@@ -24,7 +26,12 @@ def few_heaps(heaps: int) -> None:
 
 
 def give_back() -> None:
-    """Return what was freed to the system, in all heaps; takes some milliseconds. Nothing where glibc is not."""
+    """Let go of what only refers to itself, and return what is free to the system; takes some tens of milliseconds.
+
+    An engine that failed refers to its error, that to the frames it was raised in, and these to the engine. Where glibc
+    is not, memory returns as it does there.
+    """
+    gc.collect()
     malloc_trim = _function("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(ctypes.c_size_t(0))

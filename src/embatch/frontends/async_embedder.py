@@ -67,8 +67,6 @@ class AsyncEmbedder:
         self.embedder = Embedder(model, **options) if embedder is None else embedder
         """The model."""
         self._timeout_s = timeout_s
-        self._specs: dict[tuple[object, ...], ModelSpec] = {}
-        self._stores: dict[str, VectorStore | None] = {}
         self._mailboxes: dict[asyncio.AbstractEventLoop, _Mailbox] = {}
         try:
             self._coalescer = self._open(queue, batch_share, observer, purse)
@@ -223,22 +221,51 @@ class AsyncEmbedder:
                 self.embedder, queue=queue, batch_share=batch_share, observer=observer, purse=purse
             )
         self._tuner = host.new_tuner(asks=True)
+        specs = _Specs(self.embedder)
         return LocalCoalescer(
             host.backend,
-            self._spec_of,
+            specs.of,
             self._tuner,
             queue=queue,
             batch_share=batch_share,
-            store_for=self._store_for if self.embedder.has_cache else None,
+            store_for=specs.store_for if self.embedder.has_cache else None,
             observer=observer,
         )
 
-    def _spec_of(self, ask: Ask) -> ModelSpec:
+    def _new_mailbox(self, loop: asyncio.AbstractEventLoop) -> _Mailbox:
+        # A program that calls `asyncio.run` again and again leaves a closed loop behind each time.
+        kept = {known: mailbox for known, mailbox in list(self._mailboxes.items()) if not known.is_closed()}
+        mailbox = kept[loop] = _Mailbox(loop)
+        self._mailboxes = kept
+        return mailbox
+
+    def _keep_profile(self, host: LocalHost) -> None:
+        """Keep the budget that was learned for the next process."""
+        now = self._coalescer.snapshot()
+        did = Report(
+            items=now.inputs, tokens=now.tokens, device_seconds=now.device_seconds, budget=now.budget
+        )
+        host.keep(did, tuner=self._tuner)
+
+
+class _Specs:
+    """What the vectors of asks are, and where those of each kind are kept. Thread-safe.
+
+    Args:
+        embedder: the model; there is no way back to who asks, so that a model is gone as soon as nobody uses it.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._specs: dict[tuple[object, ...], ModelSpec] = {}
+        self._stores: dict[str, VectorStore | None] = {}
+
+    def of(self, ask: Ask) -> ModelSpec:
         """The spec of an ask's vectors: the same object for equal ones, of which there are few."""
         key = (ask.task, ask.dimensions, ask.overlong)
         spec = self._specs.get(key)
         if spec is None:
-            spec = self.embedder.spec_for(ask.task)
+            spec = self._embedder.spec_for(ask.task)
             if ask.dimensions is not None:
                 if not 1 <= ask.dimensions <= spec.dimensions:
                     raise UsageError(
@@ -251,27 +278,13 @@ class AsyncEmbedder:
             spec = self._specs.setdefault(key, spec)
         return spec
 
-    def _new_mailbox(self, loop: asyncio.AbstractEventLoop) -> _Mailbox:
-        # A program that calls `asyncio.run` again and again leaves a closed loop behind each time.
-        kept = {known: mailbox for known, mailbox in list(self._mailboxes.items()) if not known.is_closed()}
-        mailbox = kept[loop] = _Mailbox(loop)
-        self._mailboxes = kept
-        return mailbox
-
-    def _store_for(self, spec: ModelSpec) -> VectorStore | None:
+    def store_for(self, spec: ModelSpec) -> VectorStore | None:
+        """The vectors that are known under a spec; None if they are not kept."""
         name = spec.fingerprint
         if name not in self._stores:
-            store = self.embedder.store_for(spec)
+            store = self._embedder.store_for(spec)
             self._stores.setdefault(name, None if store is None else Guarded(store))
         return self._stores[name]
-
-    def _keep_profile(self, host: LocalHost) -> None:
-        """Keep the budget that was learned for the next process."""
-        now = self._coalescer.snapshot()
-        did = Report(
-            items=now.inputs, tokens=now.tokens, device_seconds=now.device_seconds, budget=now.budget
-        )
-        host.keep(did, tuner=self._tuner)
 
 
 class _Mailbox:

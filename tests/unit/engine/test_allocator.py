@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 import subprocess
 import sys
+import weakref
 
 import psutil
 import pytest
@@ -56,6 +58,24 @@ def test_what_was_freed_goes_back() -> None:
     after = psutil.Process().memory_info().rss
     libc.free(last)
     assert before - after > SIZE * COUNT // 2
+
+
+def test_what_only_refers_to_itself_is_let_go() -> None:
+    """An engine and the error it failed with, say."""
+
+    class Engine:
+        error: object = None
+
+    engine = Engine()
+    engine.error = [engine]
+    gone = weakref.ref(engine)
+    gc.disable()
+    try:
+        del engine
+        allocator.give_back()
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def heaps(most: str) -> int:

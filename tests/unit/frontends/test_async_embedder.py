@@ -238,6 +238,24 @@ def test_loops_that_are_closed_are_not_kept() -> None:
     assert [loop() is None for loop in loops[:2]] == [True, True]
 
 
+def test_a_closed_model_is_gone_at_once(tmp_path: Path) -> None:
+    """Nothing of it refers back to it, so that its memory does not wait for the garbage collector."""
+
+    def used() -> list[weakref.ref[object]]:
+        backend = FakeBackend()
+        model = opened(backend, cache=tmp_path / "cache.db")
+        asyncio.run(model.embed(["text"]))
+        model.close()
+        return [weakref.ref(backend), weakref.ref(model)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert [one() for one in used()] == [None, None]
+    finally:
+        gc.enable()
+
+
 def test_ever_new_dimensions_do_not_open_ever_new_stores(tmp_path: Path) -> None:
     """A cache holds so many files open; asks beyond that are answered all the same."""
     backend = FakeBackend(dim=48)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.doubles import FakeBackend, Faults
 
+import embatch
 from embatch.errors import (
     BackendClosedError,
     BackendError,
@@ -349,3 +353,37 @@ def test_memory_goes_back_whenever_a_model_comes_or_goes(monkeypatch: pytest.Mon
 
     run(check())
     assert seen == [(1, 1), (1, 0)]
+
+
+def test_nothing_of_a_dead_engine_outlives_it() -> None:
+    """Its error remembers where it was raised, and the memory of the model with that."""
+    backends: list[weakref.ref[FakeBackend]] = []
+
+    def died(_texts: list[str]) -> None:
+        raise BackendClosedError("the engine is gone")
+
+    def open_model(_served: ServedModel) -> embatch.AsyncEmbedder:
+        backend = FakeBackend(faults=Faults(before_embed=died))
+        backends.append(weakref.ref(backend))
+        return embatch.AsyncEmbedder(backend=backend, profiles=False)
+
+    async def fail(pool: ModelPool) -> None:
+        async with pool.using("a") as model:
+            assert isinstance(model, embatch.AsyncEmbedder)
+            await model.embed(["text"])
+
+    async def check() -> None:
+        pool = ModelPool(MODELS, open_model, most_open=2)
+        with pytest.raises(EmbatchError):
+            await fail(pool)
+        async with pool.using("a"):
+            pass
+        assert len(backends) == 2
+        assert backends[0]() is None
+        await pool.close()
+
+    gc.disable()
+    try:
+        run(check())
+    finally:
+        gc.enable()

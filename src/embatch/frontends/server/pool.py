@@ -298,6 +298,7 @@ class ModelPool:
         try:
             if embedder is not None:
                 await embedder.aclose(drain_s=drain_s)
+                del embedder  # what is referred to cannot be given back
                 await asyncio.to_thread(give_back)
         except Exception:  # noqa: BLE001  # whatever ails it, it is gone, and others wait for its room
             _log.exception("model %s did not close well", place.served.name)

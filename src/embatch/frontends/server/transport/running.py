@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("embatch.serve")
 
-SWITCH_S = 0.0005
+_SWITCH_S = 0.0005
 """How long a thread keeps the interpreter while others want it. Streams come back from the backend many times a second
 and need it for microseconds each; at Python's 5 ms they would wait for the loop's thread instead of computing."""
 _LEAST_HEAPS = 2
@@ -229,6 +229,12 @@ class BackgroundServer:
             self._up.set()
 
 
+def prepare_process() -> None:
+    """How threads share the interpreter and the memory: for the whole process, before there are many."""
+    sys.setswitchinterval(_SWITCH_S)
+    few_heaps(max(_LEAST_HEAPS, os.cpu_count() or 1))
+
+
 def serve(settings: ServeSettings, *, started: Callable[[str], None] = lambda _: None) -> int:
     """Serve until SIGTERM or SIGINT; must be called in the main thread.
 
@@ -250,8 +256,7 @@ def serve(settings: ServeSettings, *, started: Callable[[str], None] = lambda _:
     if fitted is not settings:
         log.warning("only %d connections fit the limit on open files (ulimit -n)", fitted.connections)
     url = url_of(listener)
-    sys.setswitchinterval(SWITCH_S)
-    few_heaps(max(_LEAST_HEAPS, os.cpu_count() or 1))
+    prepare_process()
     with contextlib.closing(listener):
         telemetry.start("embatch-serve")
         try:
