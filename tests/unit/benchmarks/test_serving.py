@@ -252,10 +252,29 @@ def test_soak_counts_what_must_not_be() -> None:
         "p99_ms": 1.0,
     }
     counts = {"! many: wrong vector": 2, "compared": 5, "killed": 3, "broken body: 400": 4, "broken body": 4}
-    found = serve_soak.summarise(report, counts, [(0.0, 100.0), (60.0, 100.0)], {"waiting": 0, "running": 0})
+    standing = {"waiting": 0, "running": 0}
+    found = serve_soak.summarise(report, counts, [(0.0, 100.0), (60.0, 100.0)], standing, life_s=30.0)
     assert (found["stuck"], found["wrong"], found["compared"], found["failed"]) == (1, 2, 13, 2)
     assert (found["mib_per_minute"], found["waiting_at_end"], found["broken"]) == (0.0, 0, 4)
     assert set(faults.MARKS) == {faults.FAIL, faults.NAN, faults.TIGHT}
+
+
+def lives(growth: float, *, count: int = 4) -> list[tuple[float, float]]:
+    """Readings of memory: each model of four minutes comes from 250 MiB to so many more than the last one."""
+    return [
+        (240.0 * life + second, 250.0 + (50.0 + growth * life) * min(1.0, second / 60.0))
+        for life in range(count)
+        for second in range(0, 240, 5)
+    ]
+
+
+@pytest.mark.parametrize(("growth", "per_minute"), [(0.0, 0.0), (2.0, 0.5), (-4.0, -1.0)])
+def test_memory_grows_from_model_to_model(growth: float, per_minute: float) -> None:
+    """What one model does over and over is no growth; a life that is cut short does not count."""
+    assert serve_soak.growth_per_minute(lives(growth), 240.0) == pytest.approx(per_minute)
+    cut = [*lives(growth), (961.0, 20.0), (990.0, 900.0)]
+    assert serve_soak.growth_per_minute(cut, 240.0) == pytest.approx(per_minute)
+    assert serve_soak.growth_per_minute(lives(growth, count=1), 240.0) == 0.0
 
 
 def test_request_is_whole() -> None:
