@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embatch.storage.cache import VectorCache
+from embatch.storage.per_spec import PerSpec
 
 if TYPE_CHECKING:
     from embatch.types import ModelSpec, VectorStore
@@ -22,7 +23,8 @@ class Caches:
     """Stores by spec. Thread-safe; the stores themselves are used from one thread at a time.
 
     Args:
-        cache: a file, made if it is missing, or the caller's own store for all specs; None keeps nothing.
+        cache: a file, made if it is missing, or the caller's own store; None keeps nothing. Either holds the vectors of
+            all specs apart.
         limit_bytes: what a file is brought down to on closing, its oldest vectors first.
     """
 
@@ -31,6 +33,7 @@ class Caches:
         self._limit_bytes = limit_bytes
         self._stores: dict[str, VectorCache] = {}
         self._lock = threading.Lock()
+        self._store_lock = threading.Lock()
         self._full = False
 
     @property
@@ -40,8 +43,10 @@ class Caches:
 
     def store_for(self, spec: ModelSpec) -> VectorStore | None:
         """The vectors known under a spec; None without a cache, and beyond the first 32 specs of a file."""
-        if self._cache is None or not isinstance(self._cache, str | Path):
-            return self._cache
+        if self._cache is None:
+            return None
+        if not isinstance(self._cache, str | Path):
+            return PerSpec(self._cache, spec.fingerprint, self._store_lock)
         with self._lock:
             store = self._stores.get(spec.fingerprint)
             if store is None and self._has_room():

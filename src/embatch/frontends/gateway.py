@@ -260,8 +260,11 @@ class Gateway:
         self._tell(asking, asking.answer() if how.error is None else how.error)
 
     def _tell(self, asking: Asking, outcome: Answer | EmbatchError) -> None:
-        if asking.end():
+        if not asking.end():
+            return
+        try:
             asking.done(outcome)
+        finally:  # it has ended, whatever its caller makes of that
             with self._lock:
                 self._asks -= isinstance(outcome, OverloadedError)  # it was let in as far as the door only
             self._note(asking, outcome)

@@ -23,7 +23,7 @@ from embatch.storage import ledger_money as money
 from embatch.storage.journal import FOLDER
 from embatch.storage.ledger_file import in_memory, lock, remove
 from embatch.storage.ledger_rows import JOB_COLUMNS, PAGE, item_error, job_of, pages
-from embatch.storage.sqlite import sqlite_errors, transaction
+from embatch.storage.sqlite import HeldConnection, sqlite_errors, transaction
 
 if TYPE_CHECKING:
     import sqlite3
@@ -66,7 +66,9 @@ class Ledger:
         self.run_id = ""
         self.resumed = False
         self.reset = 0
-        self._connection: sqlite3.Connection | None = connection
+        self._connection = HeldConnection(
+            connection, lambda: errors.EmbatchError("the ledger is closed", hint="Open it again to use it.")
+        )
         self._unmet = 0  # units of an interrupted run's jobs that were not added in this one
         self._lock = threading.RLock()  # `job_items` is read by the thread that uploads
 
@@ -313,28 +315,23 @@ class Ledger:
 
     def finish(self) -> None:
         """Remove the ledger: the output is whole and no job is under way."""
-        path, connection = self.path, self._connection
-        self._connection = None
-        if connection is None:
+        if not self._connection.is_open:
             return
-        if path is None:
-            connection.close()
-        else:
-            remove(connection, path)
+        try:
+            if self.path is not None:
+                remove(self._open, self.path)
+        finally:
+            self._connection.close()
 
     def close(self) -> None:
         """Keep the ledger for the next time. Closing twice, or after `finish`, is allowed."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._connection.close()
 
     # --- inside -----------------------------------------------------------------------------------------------
 
     @property
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise errors.EmbatchError("the ledger is closed", hint="Open it again to use it.")
-        return self._connection
+        return self._connection.get()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

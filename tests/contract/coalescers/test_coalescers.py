@@ -158,3 +158,21 @@ def test_observers_that_raise_disturb_nobody(kind: Kind) -> None:
         assert np.isfinite(asked.answer.vectors).all()
     assert coalescer.snapshot().alive
     assert watcher.seen
+
+
+def test_callers_that_raise_disturb_nobody(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    """Their asks have ended and are counted; the asks beside them and after them get their vectors."""
+
+    def broken(_: object) -> None:
+        raise RuntimeError("cannot take it")
+
+    coalescer, first, gate = held(kind)
+    coalescer.submit(Ask(inputs=("lost",)), broken)
+    beside = Asked(coalescer, "beside")
+    gate.open.set()
+    for asked in (first, beside, Asked(coalescer, "later")):
+        assert np.isfinite(asked.answer.vectors).all()
+    coalescer.close(drain_s=WAIT_S)
+    now = coalescer.snapshot()
+    assert (now.asks, now.answered) == (4, 4)
+    assert "cannot take it" in caplog.text

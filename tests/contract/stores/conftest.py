@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from embatch.storage.cache import MemoryStore, VectorCache
 from embatch.storage.journal import RunJournal
+from embatch.storage.per_spec import PerSpec
 from embatch.types import ModelSpec
 
 if TYPE_CHECKING:
@@ -54,7 +56,16 @@ def journal(folder: Path) -> VectorStore:
     return RunJournal.open(folder / "out.parquet", spec=SPEC, settings={}, signature=None)
 
 
-KINDS: dict[str, Callable[[Path], VectorStore]] = {"memory": memory, "cache": cache, "journal": journal}
+def shared(_: Path) -> VectorStore:
+    return PerSpec(MemoryStore(), SPEC.fingerprint, threading.Lock())
+
+
+KINDS: dict[str, Callable[[Path], VectorStore]] = {
+    "memory": memory,
+    "cache": cache,
+    "journal": journal,
+    "shared": shared,
+}
 LASTING: Sequence[str] = ("cache", "journal")
 
 

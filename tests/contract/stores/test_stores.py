@@ -1,4 +1,4 @@
-"""What every `VectorStore` does: the cache, a run's journal, and the double in memory."""
+"""What every `VectorStore` does: the cache, a run's journal, one in memory, and one that several specs share."""
 
 from __future__ import annotations
 

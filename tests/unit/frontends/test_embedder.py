@@ -21,6 +21,7 @@ from embatch.errors import (
 )
 from embatch.frontends.embedder import Embedder
 from embatch.frontends.hosts import LocalHost
+from embatch.storage.cache import MemoryStore
 from embatch.types import Item
 
 if TYPE_CHECKING:
@@ -208,16 +209,20 @@ def test_a_cache_file_is_kept_within_its_limit(tmp_path: Path) -> None:
     assert path.stat().st_size <= before // 2 + 8192
 
 
-def test_a_cache_never_mixes_specs(tmp_path: Path) -> None:
-    """Other dimensions or another prompt are other vectors, in the same cache file."""
-    path = tmp_path / "cache.sqlite"
-    with embedder(cache=path) as e:
+@pytest.mark.parametrize("kind", ["a file", "the caller's own store"])
+def test_a_cache_never_mixes_specs(kind: str, tmp_path: Path) -> None:
+    """Other dimensions or another prompt are other vectors, in the same cache."""
+    cache = tmp_path / "cache.sqlite" if kind == "a file" else MemoryStore()
+    with embedder(cache=cache) as e:
         e.embed(["a"])
         assert e.embed(["a"], task="query").report.cached == 0
-    with embedder(cache=path, dimensions=4) as e:
+        assert e.embed(["a"]).report.cached == 1
+    with embedder(cache=cache, dimensions=4) as e:
         result = e.embed(["a"])
         assert result.report.cached == 0
         assert result.vectors.shape == (1, 4)
+    with embedder(cache=cache) as e:
+        assert e.embed(["a"]).report.cached == 1
 
 
 def test_identity_and_content_are_different_things(tmp_path: Path) -> None:
