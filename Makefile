@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests mostly wait for processes and servers of their own: two side by side take little more than half the time.
+TEST_PROCESSES ?= 2
 
 .PHONY: demo test test-fast check bench format clean
 
@@ -29,9 +31,7 @@ demo: $(VENV)/.core  ## set up, fetch the default model, embed real documents, a
 
 test: $(VENV)/.test $(VENV)/.node  ## every test, the real model and killed processes included
 	$(BIN)/embatch models fetch minilm
-	# Two processes: one of all tests has crashed once in native code, which none of the parts has.
-	$(BIN)/python -m pytest tests/acceptance tests/contract
-	$(BIN)/python -m pytest tests/integration tests/unit
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 test-fast: $(VENV)/.dev  ## what needs neither PyTorch nor killed processes
 	$(BIN)/python -m pytest -m "not torch and not int8 and not kill and not remote and not search and not serve and not browser"

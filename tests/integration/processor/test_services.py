@@ -72,7 +72,7 @@ def test_progress() -> None:
     assert right(result, texts)
 
 
-@pytest.mark.parametrize("chunks", [[], iter(()), ()], ids=repr)
+@pytest.mark.parametrize("chunks", [[], iter(()), ()], ids=["list", "iterator", "tuple"])
 def test_nothing_to_do(chunks: object) -> None:
     """No chunks: one progress, complete, and an empty result; the service is left alone."""
     service = Service()
@@ -368,7 +368,7 @@ def test_two_runs_at_once() -> None:
         {"max_concurrent_batches": 0},
         {"timeout": 0},
         {"price": "cheap"},
-        {"embedding_service": object()},
+        pytest.param({"embedding_service": object()}, id="no service"),
     ],
     ids=str,
 )

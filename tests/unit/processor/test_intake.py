@@ -44,7 +44,7 @@ class Touchy:
         ({"content": "c", "file_path": "x.py", "line_start": 1}, "x.py:1", "c"),
         (SimpleNamespace(text="t", path="x.py"), "x.py", "t"),
         (SimpleNamespace(content="c", key="k", id="other"), "k", "c"),
-        (Touchy(), "7", "touchy"),
+        pytest.param(Touchy(), "7", "touchy", id="touchy"),
     ],
     ids=str,
 )
@@ -55,7 +55,7 @@ def test_chunks(chunk: object, key: str, text: str) -> None:
     assert (row.key, row.text) == (key, text)
 
 
-@pytest.mark.parametrize("chunk", [None, 5, {}, {"text": None}, object()], ids=str)
+@pytest.mark.parametrize("chunk", [None, 5, {}, {"text": None}, pytest.param(object(), id="object")], ids=str)
 def test_chunks_without_text(chunk: object) -> None:
     """What has no text keeps its place, as a failure."""
     row = as_row(chunk, 7)
