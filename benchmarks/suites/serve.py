@@ -1,7 +1,7 @@
 """Servers against each other: single short texts from clients in other processes, at several concurrencies.
 
 All servers are up and warm; one at a time is asked, in rounds whose order rotates. Every answer is compared with the
-text's vector in fp32. Beside that stands what one idle request costs beyond the bare backend call.
+text's vector in fp32. Before the others are started, one idle request is compared with the bare backend call.
 """
 
 from __future__ import annotations
@@ -47,19 +47,18 @@ def run(settings: Settings) -> dict[str, Any]:
     rounds: list[dict[str, Any]] = []
     idle: list[dict[str, float]] = []
     with ExitStack() as stack:
-        up = _open(kinds, settings, stack, problems)
-        for server in up.values():
-            for clients in CONCURRENCY:
-                load(
-                    plan_for(server, rows, connections=clients, seconds=WARM_S if not settings.quick else 0.5)
-                )
+        up = _open([kind for kind in kinds if kind.name == EMBATCH], settings, stack, problems)
+        _warm_up(up, rows, settings)
+        if EMBATCH in up:  # alone: servers that nobody asks are not idle in all their threads
+            idle += [_idle(settings, up[EMBATCH], rows) for _ in range(settings.rounds)]
+        peers = _open([kind for kind in kinds if kind.name != EMBATCH], settings, stack, problems)
+        _warm_up(peers, rows, settings)
+        up |= peers
         for number in range(settings.rounds):
             print(f"  round {number + 1} of {settings.rounds}, load {machine.load()}", flush=True)
             for place, clients in enumerate(CONCURRENCY):
                 for name in rotated(list(up), number + place):
                     rounds.append(_turn(up, name, rows, number, clients, seconds))  # noqa: PERF401  # timed
-            if EMBATCH in up:
-                idle.append(_idle(settings, up[EMBATCH], rows))
     return results.record(
         "serve",
         parameters={
@@ -163,6 +162,12 @@ def _open(
             problems[kind.name] = problem
             print(f"  without {kind.name}: {problem}", flush=True)
     return up
+
+
+def _warm_up(up: dict[str, Server], rows: Corpus, settings: Settings) -> None:
+    for server in up.values():
+        for clients in CONCURRENCY:
+            load(plan_for(server, rows, connections=clients, seconds=WARM_S if not settings.quick else 0.5))
 
 
 def _turn(
