@@ -49,7 +49,7 @@ def run(settings: Settings) -> dict[str, Any]:
     with ExitStack() as stack:
         up = _open([kind for kind in kinds if kind.name == EMBATCH], settings, stack, problems)
         _warm_up(up, rows, settings)
-        if EMBATCH in up:  # alone: servers that nobody asks are not idle in all their threads
+        if EMBATCH in up:  # alone: servers that nobody asks still use a little of the processor
             idle += [_idle(settings, up[EMBATCH], rows) for _ in range(settings.rounds)]
         peers = _open([kind for kind in kinds if kind.name != EMBATCH], settings, stack, problems)
         _warm_up(peers, rows, settings)
