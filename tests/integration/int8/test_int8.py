@@ -82,6 +82,13 @@ def test_the_calibration_is_part_of_what_vectors_are_known_by(int8: OpenVINOBack
     assert calibration_digest(["a"]) != calibration_digest(["b"])
 
 
+def test_another_recipe_is_another_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of models that were quantised differently never mix, though the texts are the same."""
+    before = calibration_digest(["a"])
+    monkeypatch.setattr("embatch.backends.openvino.quantize._RECIPE", 0)
+    assert calibration_digest(["a"]) != before
+
+
 def test_the_users_own_texts_are_thinned_out_evenly() -> None:
     """At most 300 texts are used, from all over what was given; blanks are left out."""
     own = [f"text {i}" for i in range(1000)]
