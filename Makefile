@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests mostly wait for processes and servers of their own: two side by side take little more than half the time.
+# Tests mostly wait for processes and servers of their own: one process of them left half of two cores idle.
 TEST_PROCESSES ?= 2
 
 .PHONY: demo test test-fast check bench format clean
