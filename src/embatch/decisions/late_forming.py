@@ -46,6 +46,8 @@ def pick(lengths: IntArray, budget: Budget, limits: Limits, *, streams: int = 1)
         limits: what the backend takes, and its cost rule.
         streams: among how many the units are shared when there are too few to fill a batch for each.
     """
+    if len(lengths) == 1:  # an idle server's batch, which somebody waits for
+        return np.zeros(1, np.intp)
     lengths = lengths[:LOOK_AHEAD]
     positions = order(lengths)
     ordered = lengths[positions]

@@ -14,7 +14,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from embatch.errors import UsageError
-from embatch.serving import Priority
+from embatch.serving import PRIORITIES, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -61,7 +61,7 @@ class Share:
         """
         if Priority.INTERACTIVE not in waiting or Priority.BATCH not in waiting:
             self._earned = 0.0  # nobody is held up
-            return next((kind for kind in Priority if kind in waiting), None)
+            return next((kind for kind in PRIORITIES if kind in waiting), None)
         return Priority.BATCH if self._earned >= batch_tokens else Priority.INTERACTIVE
 
     def served(self, priority: Priority, tokens: int, *, contended: bool) -> None:
@@ -100,8 +100,9 @@ class Turns:
         """
         there = {Priority.INTERACTIVE: waiting.interactive, Priority.BATCH: waiting.jobs}
         kinds = [kind for kind, waits in there.items() if waits]
-        turn = self._share.next(kinds, batch_tokens=self.job_tokens(now, budget))
-        if turn is not Priority.INTERACTIVE or not waiting.jobs:
+        both = len(kinds) > 1
+        turn = self._share.next(kinds, batch_tokens=self.job_tokens(now, budget) if both else 0)
+        if turn is not Priority.INTERACTIVE or not both:
             return turn
         few = waiting.tokens * _ENOUGH < budget and waiting.oldest_s < _HOLD_S * self.load(now)
         return Priority.BATCH if few else Priority.INTERACTIVE

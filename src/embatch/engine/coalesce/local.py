@@ -205,16 +205,22 @@ class LocalCoalescer:
                     batch = self._retries.popleft().living()
                     if batch is not None:
                         return self._starts(batch)
-                now, budget = time.monotonic(), self._tuner.budget
-                for kind in self._room.turns(now, budget):
-                    portions = self._room.to_open(kind, budget, now)
-                    if portions:
-                        return kind, portions, None
-                    batch = self._room.form(kind, self._tuner.next_budget, now)
-                    if batch is not None:
-                        return self._starts(batch)
+                if self._room.has_work and (todo := self._turn()) is not None:
+                    return todo
                 self._work_is_there.wait()
             return None
+
+    def _turn(self) -> tuple[Priority, list[Portion], Batch | None] | None:
+        """What the room has for a stream; None if others are making it ready."""
+        now, budget = time.monotonic(), self._tuner.budget
+        for kind in self._room.turns(now, budget):
+            portions = self._room.to_open(kind, budget, now)
+            if portions:
+                return kind, portions, None
+            batch = self._room.form(kind, self._tuner.next_budget, now)
+            if batch is not None:
+                return self._starts(batch)
+        return None
 
     def _starts(self, batch: Batch) -> tuple[Priority, list[Portion], Batch]:
         self._counts.running += len(batch.units)

@@ -16,7 +16,7 @@ from embatch.decisions.late_forming import LOOK_AHEAD, pick
 from embatch.decisions.planning import Budget
 from embatch.decisions.turns import Waiting as Waits
 from embatch.engine.coalesce.opening import Portion
-from embatch.serving import Priority
+from embatch.serving import PRIORITIES, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,14 +71,14 @@ class Room:
         self._limits = limits
         self._streams = streams
         self._turns = turns
-        self._asks: dict[Priority, deque[Waiting]] = {kind: deque() for kind in Priority}
-        self._ready: dict[Priority, list[Unit]] = {kind: [] for kind in Priority}
-        self._ready_tokens = dict.fromkeys(Priority, 0)
-        self._opening = dict.fromkeys(Priority, 0)
+        self._asks: dict[Priority, deque[Waiting]] = {kind: deque() for kind in PRIORITIES}
+        self._ready: dict[Priority, list[Unit]] = {kind: [] for kind in PRIORITIES}
+        self._ready_tokens = dict.fromkeys(PRIORITIES, 0)
+        self._opening = dict.fromkeys(PRIORITIES, 0)
         self._deserted: set[Priority] = set()  # kinds of which an ask has left that may have units here
-        self.inputs = dict.fromkeys(Priority, 0)
+        self.inputs = dict.fromkeys(PRIORITIES, 0)
         """Rows that wait, of each kind."""
-        self.tokens = dict.fromkeys(Priority, 0)
+        self.tokens = dict.fromkeys(PRIORITIES, 0)
         """About how many tokens these have."""
 
     @property
@@ -104,7 +104,7 @@ class Room:
 
     def turns(self, now: float, budget: int) -> list[Priority]:
         """Whose turn it is, and who comes next if there is nothing to take of that: all is being made ready, say."""
-        waits = {kind: self._asks[kind] or self._ready[kind] or self._opening[kind] for kind in Priority}
+        waits = {kind: self._asks[kind] or self._ready[kind] or self._opening[kind] for kind in PRIORITIES}
         quick = Priority.INTERACTIVE
         first = self._ready[quick][0].text.owners[0][0] if self._ready[quick] else None
         if first is None and self._asks[quick]:
@@ -116,10 +116,12 @@ class Room:
             oldest_s=0.0 if first is None else now - first.came,
         )
         chosen = self._turns.next(waiting, now, budget=budget)
-        return [kind for kind in sorted(Priority, key=lambda kind: kind is not chosen) if waits[kind]]
+        return [kind for kind in sorted(PRIORITIES, key=lambda kind: kind is not chosen) if waits[kind]]
 
     def to_open(self, kind: Priority, budget: int, now: float) -> list[Portion]:
         """Rows to make ready now: none if enough are, or none are left."""
+        if not self._asks[kind]:
+            return []
         job = kind is Priority.BATCH
         most_chars = _SHORT_CHARS if job and self._turns.short(now) else _OPEN_CHARS
         # What nobody waits for is made ready further ahead, so that texts of like length find each other.
@@ -165,14 +167,14 @@ class Room:
         wanted = next_budget()
         budget = self._bounded(kind, wanted, now)
         lengths = np.fromiter((unit.length for unit in window), np.int32, len(window))
-        contended = any(self._asks[other] or self._ready[other] for other in Priority if other is not kind)
+        contended = any(self._asks[other] or self._ready[other] for other in PRIORITIES if other is not kind)
         # While both kinds wait, the other streams have work: nothing is left for them of a few texts.
         streams = 1 if contended else self._streams
         chosen = pick(lengths, budget, self._limits, streams=streams).tolist()
         units = [window[at] for at in chosen]
         gone = set(chosen)
         ready[: len(window)] = [unit for at, unit in enumerate(window) if at not in gone]
-        tokens = int(lengths[chosen].sum())
+        tokens = sum(unit.length for unit in units)
         self._ready_tokens[kind] -= tokens
         self._took(units, kind, now)
         self._turns.served(kind, tokens, contended=contended)
