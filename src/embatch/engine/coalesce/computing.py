@@ -74,10 +74,10 @@ class Halver:
 def _sorted_out(backend: Backend, batch: Batch, vectors: FloatArray) -> Computed:
     """Rows that are no numbers apart: alone they are to blame, in company they are tried once more."""
     units = list(batch.units)
-    finite = np.isfinite(vectors)
-    if finite.all():
+    numbers = np.isfinite(vectors)
+    if numbers.all():
         return Computed(units=units, vectors=vectors)
-    finite = finite.all(axis=1)
+    finite = numbers.all(axis=1)
     bad = [units[at] for at in np.flatnonzero(~finite).tolist()]
     good = [units[at] for at in np.flatnonzero(finite).tolist()]
     computed = Computed(units=good, vectors=vectors[finite])

@@ -54,6 +54,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_S = 0.1  # how late an ask may be told that its time is over
 _LOOK_S = 0.5  # between two looks at the memory
+_LINGER_S = 2.0  # so long after an ask it looks by itself: to be woken by the next one would hold that up
 _CHARS_PER_TOKEN = 4
 
 
@@ -357,12 +358,17 @@ class LocalCoalescer:
     # --- beside the streams -----------------------------------------------------------------------------------
 
     def _tend(self) -> None:
-        """While anything waits: tell asks whose time is over, keep vectors, look at the memory."""
+        """While asks come, and a little longer: tell those whose time is over, keep vectors, look at the memory."""
         looked = 0.0
+        known, sleeps_from = 0, 0.0
         while not self._stopped:
             with self._lock:
-                self._asks_are_there.wait_for(lambda: self._asks or self._keeper.waiting or self._stopped)
-                ended = self._expire(time.monotonic())
+                if time.monotonic() >= sleeps_from:
+                    self._asks_are_there.wait_for(lambda: self._asks or self._keeper.waiting or self._stopped)
+                now = time.monotonic()
+                if self._counts.asks != known:
+                    known, sleeps_from = self._counts.asks, now + _LINGER_S
+                ended = self._expire(now)
             self._tell(ended)
             self._keeper.save()
             now = time.monotonic()

@@ -13,6 +13,7 @@ from tests.doubles import FakeBackend, Faults, Gate
 from tests.waiters import WAIT_S, Got, Watcher
 
 from embatch.decisions.tuning import BudgetTuner
+from embatch.engine.coalesce import local
 from embatch.engine.coalesce.local import LocalCoalescer
 from embatch.engine.outcomes import GIVE_UP
 from embatch.engine.tuners import FixedCount, SharedTuner
@@ -304,16 +305,24 @@ def test_a_text_that_another_ask_wants_too_outlives_a_cancellation() -> None:
     assert gone.told == []
 
 
-def test_an_ask_whose_time_is_over_is_told_even_if_the_backend_hangs() -> None:
-    """A waiter with a time limit hears of its end though no stream ever comes back."""
+@pytest.mark.parametrize("linger_s", [0.0, 60.0])
+def test_an_ask_whose_time_is_over_is_told_even_if_the_backend_hangs(
+    linger_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A waiter with a time limit hears of its end though no stream ever comes back, the first one and a later one."""
+    monkeypatch.setattr(
+        local, "_LINGER_S", linger_s
+    )  # whether it sleeps between the asks, or looks by itself
     gate = Gate()
-    backend, late = FakeBackend(faults=Faults(before_embed=gate)), Got()
+    backend, first, second = FakeBackend(faults=Faults(before_embed=gate)), Got(), Got()
     with coalescer(backend) as opened:
-        opened.submit(ask("text", timeout_s=0.05), late)
-        assert isinstance(late.result, ExpiredError)
-        assert opened.snapshot().expired == 1
+        opened.submit(ask("text", timeout_s=0.05), first)
+        assert isinstance(first.result, ExpiredError)
+        opened.submit(ask("other text", timeout_s=0.05), second)
+        assert isinstance(second.result, ExpiredError)
+        assert opened.snapshot().expired == 2
         gate.open.set()
-    assert len(late.told) == 1
+    assert len(first.told) == len(second.told) == 1
 
 
 def test_closing_drains_what_is_in_and_refuses_what_comes() -> None:
