@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from benchmarks.harness import Settings
     from benchmarks.serving.corpus import Corpus
 
-MINUTES = 20.0
+MINUTES = 40.0
 QUICK_S = 30.0
 QUICK_OUTAGE_S = 14.0
 CLIENTS = 48
