@@ -56,6 +56,18 @@ def test_lines_fit_a_terminal(records: Path, texts: Path, capsys: pytest.Capture
     assert any("EmptyTextError" in line for line in shown)
 
 
+def test_one_of_each_is_told_as_one(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An index of a single short file is told without a plural of one."""
+    del records
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "only.txt").write_text("wait for the server", "utf-8")
+    assert main(["index", "notes", "--model", "hashing"]) == 0
+    words = told(capsys)["words"]
+    assert words.startswith("1 chunk was embedded for an index")
+    assert "It went through 1 batch;" in words
+    assert "Files: 1, of them new 1 and changed 0; gone 0." in words
+
+
 def test_a_page_holds_all_and_escapes_it(records: Path, texts: Path) -> None:
     """The page is one file with Plotly in it, refers to no other host, and shows keys as text."""
     pytest.importorskip("plotly")

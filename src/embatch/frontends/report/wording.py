@@ -98,7 +98,8 @@ def _sentences(figures: Figures, head: Mapping[str, Any], foot: Mapping[str, Any
         streams = f" on {t.streams} streams" if t.streams > 1 else ""
         padded = t.padded_tokens > t.tokens
         pad = f"{t.padding:.1%} of what was computed was padding" if padded else "nothing was padded"
-        yield f"They went through {t.batches:,} {'batch' if t.batches == 1 else 'batches'}{streams}; {pad}."
+        they = "It" if t.items == 1 else "They"
+        yield f"{they} went through {t.batches:,} {'batch' if t.batches == 1 else 'batches'}{streams}; {pad}."
     found = [
         (t.duplicates, "repeats of another" if figures.kind != "generate" else "repeats or answered before"),
         (t.cached, "stored before"),
@@ -111,13 +112,15 @@ def _sentences(figures: Figures, head: Mapping[str, Any], foot: Mapping[str, Any
     sync = foot.get("sync")
     if isinstance(sync, dict):
         yield (
-            f"Of {sync.get('files', 0):,} files, {sync.get('added', 0):,} were new, {sync.get('changed', 0):,} had "
-            f"changed and {sync.get('removed', 0):,} were gone; {sync.get('reused', 0):,} chunks kept their vector."
+            f"Files: {sync.get('files', 0):,}, of them new {sync.get('added', 0):,} and changed "
+            f"{sync.get('changed', 0):,}; gone {sync.get('removed', 0):,}. Chunks that kept their vector: "
+            f"{sync.get('reused', 0):,}."
         )
     if t.retries:
         yield f"{t.retries:,} {'batch was a part' if t.retries == 1 else 'batches were parts'} of others that failed."
     if t.out_of_memory:
-        yield f"{t.out_of_memory:,} batches did not fit into memory and were halved."
+        batches, were = ("batch", "was") if t.out_of_memory == 1 else ("batches", "were")
+        yield f"{t.out_of_memory:,} {batches} did not fit into memory and {were} halved."
     if t.waits:
         times = "Once" if t.waits == 1 else f"{t.waits:,} times"
         yield f"{times} nothing was under way though something waited, for {duration(t.wait_s)} in all."
