@@ -56,7 +56,9 @@ def test_lines_fit_a_terminal(records: Path, texts: Path, capsys: pytest.Capture
     assert any("EmptyTextError" in line for line in shown)
 
 
-def test_one_of_each_is_told_as_one(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_of_each_is_told_as_one(
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An index of a single short file is told without a plural of one."""
     del records
     (tmp_path / "notes").mkdir()
