@@ -27,7 +27,7 @@ class Priority(StrEnum):
 
 
 PRIORITIES = tuple(Priority)
-"""The same as a tuple, whose iteration costs a twentieth of the enumeration's: streams look through it all the time."""
+"""The same as a tuple, which is looked through in a quarter of the time: streams do so for every batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

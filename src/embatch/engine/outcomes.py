@@ -118,12 +118,12 @@ def as_backend_error(error: Exception) -> BackendError:
 
 def record_of(batch: SomeBatch, seconds: float, error: Exception | None = None) -> BatchRecord:
     """What a batch did, for tuners and reports; with the error that it ended with, if it did."""
-    lengths = batch.lengths.tolist()  # there are few: NumPy's sums would take longer
+    lengths = batch.lengths
     return BatchRecord(
         budget=batch.budget.tokens or 0,
         items=len(batch.units),
-        longest=max(lengths),
-        tokens=sum(lengths),
+        longest=int(lengths.max()),
+        tokens=int(lengths.sum()),
         seconds=seconds,
         out_of_memory=isinstance(error, OutOfMemoryError),
         fresh=batch.fresh,

@@ -192,8 +192,6 @@ def test_nobody_does_much_better_than_the_clairvoyant(seed: int) -> None:
     best = made.clairvoyant()
     if not best.affordable or made.goal.budget is not None or made.goal.deadline_s is not None:
         return
-    if best.seconds < 2.0:
-        return  # twenty calls, say: the luck of each counts (seed 386 ends in 0.9 s instead of 1.4)
     outcome = made.run("individual")
     assert outcome.cost(made.goal.hour_worth) >= 0.9 * best.cost
 
