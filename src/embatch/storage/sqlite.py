@@ -7,6 +7,7 @@ numbered scripts, and its first script is its identity, so that no file of anoth
 from __future__ import annotations
 
 import sqlite3
+import time
 import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ PAGE_BYTES = 8192
 WAL_BYTES = 64 << 20
 """The write-ahead log is copied into the file (and synced) each time that it has grown by this much."""
 
+_RETRY_S = 0.005
 _DAMAGED_HINT = "Delete or move the file; what it held is computed again."
 _ERRORS: dict[int, tuple[type[OutputError], str, str | None]] = {
     sqlite3.SQLITE_BUSY: (OutputBusyError, "is in use by another process", None),
@@ -142,7 +144,7 @@ def connect(
         try:
             _prepare(connection, exclusive=exclusive)
             _migrate(connection, path, migrations)
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            _log_ahead(connection, busy_s)
         except BaseException:
             connection.close()
             raise
@@ -186,6 +188,20 @@ def _prepare(connection: sqlite3.Connection, *, exclusive: bool) -> None:
         f"journal_size_limit = {WAL_BYTES}",
     ):
         connection.execute(f"PRAGMA {setting}").fetchone()
+
+
+def _log_ahead(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Change to write-ahead logging, waiting for others: SQLite itself fails at once where two change a new file."""
+    until = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:

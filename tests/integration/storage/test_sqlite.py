@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -193,6 +194,22 @@ def test_an_exclusive_connection_keeps_others_out(tmp_path: Path) -> None:
             connect(path, migrations=[FIRST], busy_s=0)
         assert from_outside() == "OutputBusyError"
     assert from_outside() == ""
+
+
+def test_many_that_open_a_new_file_at_once_all_can(tmp_path: Path) -> None:
+    """SQLite gives up at once where two change a new file's journal: such a one waits, as for any other lock."""
+
+    def add(path: Path) -> None:
+        with closing(connect(path, migrations=[FIRST])) as connection, transaction(connection):
+            connection.execute("INSERT INTO things (name) VALUES ('b')")
+
+    with ThreadPoolExecutor(12) as pool:
+        for number in range(40):
+            path = tmp_path / f"{number}.sqlite"
+            for added in [pool.submit(add, path) for _ in range(12)]:
+                added.result()
+            with closing(connect(path, migrations=[FIRST])) as connection:
+                assert connection.execute("SELECT count(*) FROM things").fetchone() == (1 + 12,)
 
 
 def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
