@@ -96,6 +96,7 @@ class Simulation:
         items: that arrive at the start.
         item_tokens: of each, as estimated.
         arrivals: (seconds, items) that arrive later; the run is closed after the last.
+        luck: which draws single calls get, of a world that is otherwise the same.
         watch: called with each event and the instructions that followed, for tests.
     """
 
@@ -107,6 +108,7 @@ class Simulation:
         items: int,
         item_tokens: int,
         arrivals: tuple[tuple[float, int], ...] = (),
+        luck: int = 0,
         watch: Callable[[Event, list[Instruction]], None] | None = None,
     ) -> None:
         self.world = world
@@ -122,7 +124,7 @@ class Simulation:
         self._arrivals = arrivals
         self._watch = watch
         self._rng = random.Random(world.seed * 31_337 + 5)  # noqa: S311  # a simulation
-        self._latency = random.Random(world.seed * 31_337 + 6)  # noqa: S311  # a simulation
+        self._latency = random.Random(world.seed * 31_337 + 6 + luck * 1_000_003)  # noqa: S311  # a simulation
         quota = world.quota
         self._buckets = (Bucket(quota.requests), Bucket(quota.items), Bucket(quota.tokens))
         self._jobs: dict[int, _Job] = {}

@@ -52,6 +52,7 @@ class Scenario:
         name: StrategyName,
         *,
         threshold: int | None = None,
+        luck: int = 0,
         watch: Callable[[Event, list[Instruction]], None] | None = None,
     ) -> Outcome:
         """Simulate a strategy."""
@@ -65,7 +66,12 @@ class Scenario:
             threshold=threshold,
         )
         simulation = Simulation(
-            self.world, self.facts.prices, items=self.items, item_tokens=self.item_tokens, watch=watch
+            self.world,
+            self.facts.prices,
+            items=self.items,
+            item_tokens=self.item_tokens,
+            luck=luck,
+            watch=watch,
         )
         return simulation.run(strategy)
 
