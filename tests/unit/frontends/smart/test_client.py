@@ -293,13 +293,17 @@ def test_the_other_names_are_the_same_classes() -> None:
 
 def test_max_parallel_bounds_calls_at_once(make: Make, fake: FakeProvider) -> None:
     """Under either name; also across threads that share the client, none of which is left waiting."""
-    under_way, most, lock = 0, 0, threading.Lock()
+    under_way, most, lock, two = 0, 0, threading.Lock(), threading.Event()
 
     def before_call(sent: Sequence[str]) -> None:
         nonlocal under_way, most
         with lock:
             under_way += 1
             most = max(most, under_way)
+        if most == 2:
+            two.set()
+        elif not two.wait(30):  # a busy machine may be slow to send the second
+            two.set()
         threading.Event().wait(0.002)
         with lock:
             under_way -= 1
