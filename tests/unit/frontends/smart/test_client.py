@@ -300,9 +300,7 @@ def test_max_parallel_bounds_calls_at_once(make: Make, fake: FakeProvider) -> No
         with lock:
             under_way += 1
             most = max(most, under_way)
-        if most == 2:
-            two.set()
-        elif not two.wait(30):  # a busy machine may be slow to send the second
+        if most == 2 or not two.wait(30):
             two.set()
         threading.Event().wait(0.002)
         with lock:
