@@ -2,9 +2,10 @@
 
 Between the queue and a stream that has become free. While both kinds wait, jobs earn a share of what interactive asks
 are served, and take a turn once they have earned a batch. While somebody interactive is about, batches of jobs are
-short, since what has begun cannot be interrupted: the shorter, the less interactive asks keep the streams busy. On a
-quiet day waiting for a job's batch is most of an ask's time; on a busy one asks wait for each other anyway, and gain by
-being batched meanwhile. For the same reason few young asks let a job's batch go first on a busy day: one by one, they
+short, since what has begun cannot be interrupted: the shorter, the less interactive asks keep the streams busy. Nor may
+many long asks make one long batch beside a job: another stream is free for the rest of them sooner. On a quiet day
+waiting for a job's batch is most of an ask's time; on a busy one asks wait for each other anyway, and gain by being
+batched meanwhile. For the same reason few young asks let a job's batch go first on a busy day: one by one, they
 would use up the streams. It is told the time and holds no asks.
 """
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
 _ABOUT_S = 2.0  # so long after the last interactive ask others like it are expected
-_SHORT_S, _LONG_S = 0.008, 0.12  # batches of jobs beside few interactive asks, and beside as many as can be
-_HOLD_S = 0.14  # so long interactive asks wait at most for others like them, on the busiest day
+_SHORT_S, _LONG_S = 0.008, 0.2  # batches of jobs beside few interactive asks, and beside as many as can be
+_ASKS_S = 0.1  # batches of interactive asks beside jobs
+_HOLD_S = 0.1  # so long interactive asks wait at most for others like them, on the busiest day
 _MEMORY_S = 2.0  # so far back the load by interactive asks is looked at
 _ENOUGH = 3  # a batch with this part of the budget computes nearly as fast as a full one
 _LEAST_TOKENS = 64  # shorter batches would cost the job more than they save others
@@ -142,9 +144,18 @@ class Turns:
         """Whether jobs do their work in small pieces now, since somebody interactive is about."""
         return now - self._last_interactive <= _ABOUT_S
 
+    def ask_tokens(self, most: int) -> int:
+        """How many tokens a batch of interactive asks may hold beside jobs, at most `most`, the budget in use."""
+        return self._worth(_ASKS_S, most)
+
     def job_tokens(self, now: float, most: int) -> int:
         """How many tokens the next batch of a job may hold, at most `most`, the budget in use."""
-        if not self.short(now) or not self._tokens_per_s:
+        if not self.short(now):
             return most
-        seconds = _SHORT_S + (_LONG_S - _SHORT_S) * self.load(now)
+        return self._worth(_SHORT_S + (_LONG_S - _SHORT_S) * self.load(now), most)
+
+    def _worth(self, seconds: float, most: int) -> int:
+        """Tokens that one stream computes in that time, as far as is known."""
+        if not self._tokens_per_s:
+            return most
         return min(most, max(_LEAST_TOKENS, int(self._tokens_per_s * seconds)))

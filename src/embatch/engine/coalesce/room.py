@@ -165,9 +165,9 @@ class Room:
         if not window:
             return None
         wanted = next_budget()
-        budget = self._bounded(kind, wanted, now)
         lengths = np.fromiter((unit.length for unit in window), np.int32, len(window))
         contended = any(self._asks[other] or self._ready[other] for other in PRIORITIES if other is not kind)
+        budget = self._bounded(kind, wanted, now, contended=contended)
         # While both kinds wait, the other streams have work: nothing is left for them of a few texts.
         streams = 1 if contended else self._streams
         chosen = pick(lengths, budget, self._limits, streams=streams).tolist()
@@ -189,10 +189,15 @@ class Room:
             self._ready_tokens[kind] = sum(unit.length for unit in ready)
         return ready
 
-    def _bounded(self, kind: Priority, wanted: Budget, now: float) -> Budget:
-        if kind is Priority.INTERACTIVE or wanted.tokens is None:
+    def _bounded(self, kind: Priority, wanted: Budget, now: float, *, contended: bool) -> Budget:
+        if wanted.tokens is None:
             return wanted
-        return Budget(tokens=self._turns.job_tokens(now, wanted.tokens), items=wanted.items)
+        tokens = wanted.tokens
+        if kind is Priority.BATCH:
+            tokens = self._turns.job_tokens(now, tokens)
+        elif contended:
+            tokens = self._turns.ask_tokens(tokens)
+        return Budget(tokens=tokens, items=wanted.items)
 
     def passed(self, text: Text, now: float) -> None:
         """A text needs no batch: its rows wait no more."""
