@@ -143,6 +143,22 @@ def test_charts_draw_what_happens(server: BackgroundServer, visit: Callable[...,
     assert page.locator("#latency-rows tr").count() >= 2
 
 
+def test_points_at_the_end_of_a_chart_are_inside_it(
+    server: BackgroundServer, visit: Callable[..., Any]
+) -> None:
+    """The largest batches are often the fastest, and several of one size: the scale has room for all of them."""
+    page = live(visit(server.url))
+    high = page.evaluate("""async () => {
+        const { PointChart } = await import("/dashboard/static/charts.js");
+        const series = [{ name: "a", colour: "c" }, { name: "b", colour: "a", line: true }];
+        const chart = new PointChart("chart-speed", series);
+        chart.show([[4, 64, 64], [1000, 1800, null], [null, null, 4223]], "three");
+        await new Promise(requestAnimationFrame);
+        return chart.chart.scales.y.max;
+    }""")
+    assert high > 4223
+
+
 DRAWN = """(canvas) => {
     const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
     copy.drawImage(canvas, 0, 0);

@@ -38,6 +38,12 @@ function powers(_, low, high) {
   return from === to ? [2 ** Math.max(0, from - 1), 2 ** (to + 1)] : [2 ** from, 2 ** to];
 }
 
+// Of all that is shown: uPlot itself looks for the ends by x, and leaves out all but one of those that share the last one.
+function lowestAndHighest(data) {
+  const values = data.slice(1).flat().filter((value) => value !== null);
+  return values.length ? [Math.min(...values), Math.max(...values)] : [null, null];
+}
+
 function powerSplits(u, _, low, high) {
   const from = Math.ceil(Math.log2(low) - 1e-9);
   const to = Math.floor(Math.log2(high) + 1e-9);
@@ -159,8 +165,9 @@ export class PointChart extends Chart {
 
   options() {
     const log = { time: false, distr: 3, log: 2, range: powers };
+    const range = this.logarithmic ? powers : fromZero(1);
     return {
-      scales: { x: log, y: this.logarithmic ? log : { range: fromZero(1) } },
+      scales: { x: log, y: { ...(this.logarithmic && log), range: (u) => range(u, ...lowestAndHighest(u.data)) } },
       axes: axes(
         { splits: powerSplits, values: (_, all) => all.map(tick), filter: (_, all) => all },
         this.logarithmic ? { splits: powerSplits, filter: (_, all) => all } : {},
