@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _ABOUT_S = 2.0  # so long after the last interactive ask others like it are expected
 _SHORT_S, _LONG_S = 0.008, 0.2  # batches of jobs beside few interactive asks, and beside as many as can be
-_ASKS_S = 0.1  # batches of interactive asks beside jobs
+_ASKS_S = 0.1  # a batch of interactive asks beside jobs takes at most so long
 _HOLD_S = 0.1  # so long interactive asks wait at most for others like them, on the busiest day
 _MEMORY_S = 2.0  # so far back the load by interactive asks is looked at
 _ENOUGH = 3  # a batch with this part of the budget computes nearly as fast as a full one

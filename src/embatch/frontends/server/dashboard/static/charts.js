@@ -38,7 +38,7 @@ function powers(_, low, high) {
   return from === to ? [2 ** Math.max(0, from - 1), 2 ** (to + 1)] : [2 ** from, 2 ** to];
 }
 
-// Of all that is shown: uPlot itself looks for the ends by x, and leaves out all but one of those that share the last one.
+// Of all that is shown: uPlot itself looks for the ends by x, and leaves out points that share the last one.
 function lowestAndHighest(data) {
   const values = data.slice(1).flat().filter((value) => value !== null);
   return values.length ? [Math.min(...values), Math.max(...values)] : [null, null];
