@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from embatch.backends.openvino import OpenVINOBackend
     from embatch.types import FloatArray
 
 pytestmark = pytest.mark.torch
@@ -21,12 +22,17 @@ pytest.importorskip("sentence_transformers")
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert")
 
 
-def embed(folder: Path, texts: list[str], *, prompt: str = "", one_by_one: bool = False) -> FloatArray:
-    """Vectors of the OpenVINO backend in fp32."""
+def open_backend(folder: Path) -> OpenVINOBackend:
+    """In fp32, on one stream."""
     from embatch.backends.openvino import OpenVINOBackend
 
     files: Any = SimpleNamespace(path=folder, name="tiny", revision="0", known=None)
-    backend = OpenVINOBackend(files, precision="fp32", streams=1)
+    return OpenVINOBackend(files, precision="fp32", streams=1)
+
+
+def embed(folder: Path, texts: list[str], *, prompt: str = "", one_by_one: bool = False) -> FloatArray:
+    """Vectors of the OpenVINO backend in fp32."""
+    backend = open_backend(folder)
     payloads = backend.tokenize(texts, prompt=prompt).payloads
     batches = [[payload] for payload in payloads] if one_by_one else [payloads]
     vectors = np.concatenate([backend.embed(batch) for batch in batches])
@@ -60,6 +66,18 @@ def test_padding_changes_nothing(tiny_model: Callable[..., Any], texts: list[str
     """A text has the same vector alone as in a batch with longer ones."""
     folder = tiny_model(architecture).folder
     assert_same(embed(folder, texts), embed(folder, texts, one_by_one=True), cosine=0.999999)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_number_of_tokens_matches(tiny_model: Callable[..., Any], architecture: str) -> None:
+    """Batches of any length: graphs have more keys than tokens where that fills their vectors."""
+    model = tiny_model(architecture)
+    words = ["flow", "over", "a", "flat", "plate", "in", "one", "clear", "line"] * 6
+    pairs = [[" ".join(words[:count]), "flow"] for count in range(1, 50)]
+    backend = open_backend(model.folder)
+    for pair in pairs:
+        assert_same(backend.embed(backend.tokenize(pair).payloads), model.reference.encode(pair))
+    backend.close()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

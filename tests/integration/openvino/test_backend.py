@@ -9,10 +9,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import openvino
 import psutil
 import pytest
 
+from embatch.backends.layout import read_layout
 from embatch.backends.openvino import OpenVINOBackend, requests
+from embatch.backends.openvino.graphs import build_model, without_blank_keys
 from embatch.errors import BackendClosedError, UsageError
 from embatch.types import Backend, CostRule
 
@@ -154,6 +157,25 @@ def test_single_texts_get_a_variant_that_answers_the_same(
         for payload, before in zip(payloads, expected, strict=True):
             np.testing.assert_allclose(backend.embed([payload]), before, atol=1e-5)
     assert single._faster.best is not None
+
+
+def test_a_graph_without_blank_keys_answers_the_same(plain_model: MakeModel) -> None:
+    """A copy for single texts joins nothing to their keys; what it was made from still does."""
+    model = build_model(read_layout(plain_model().path))
+    bare = without_blank_keys(model)
+    core, options = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    with_blanks, without = (core.compile_model(graph, "CPU", options) for graph in (model, bare))
+    assert [joins(with_blanks), joins(without)] == [True, False]
+    for tokens in range(1, 34):
+        ids = np.arange(tokens, dtype=np.int32)[np.newaxis] + 2
+        feed = [ids, np.ones_like(ids)]
+        np.testing.assert_allclose(without(feed)[0], with_blanks(feed)[0], atol=1e-5)
+
+
+def joins(compiled: Any) -> bool:
+    """Whether a compiled model joins tensors when it runs."""
+    ops = compiled.get_runtime_model().get_ops()
+    return any(op.get_rt_info()["layerType"].astype(str) == "Concatenation" for op in ops)
 
 
 def test_closing_waits_for_a_variant_that_is_being_made(

@@ -17,7 +17,7 @@ from embatch.backends.layout import read_layout
 from embatch.backends.openvino import device
 from embatch.backends.openvino.batches import pad
 from embatch.backends.openvino.failures import reading, running
-from embatch.backends.openvino.graphs import build_model
+from embatch.backends.openvino.graphs import build_model, without_blank_keys
 from embatch.backends.openvino.requests import FullLength, RequestPool, SingleTexts
 from embatch.backends.openvino.selfcheck import is_exact_enough
 from embatch.backends.tokenizing import TextTokenizer
@@ -167,7 +167,7 @@ class OpenVINOBackend:
 
         def single_texts() -> Any:
             spread = device.compile_options(precision, streams=1, threads=threads)
-            return self._core.compile_model(model, "CPU", spread)
+            return self._core.compile_model(without_blank_keys(model), "CPU", spread)
 
         variants: dict[str, Any] = {"full_length": FullLength(tokens, full_length)}
         if self.streams > 1:  # otherwise the general model is spread already

@@ -42,6 +42,8 @@ further off. Below 0.7 it falls fast: 0.990 at 0.5 while the last contraction wa
 
 _RECIPE = 2
 """Raised whenever a model is quantised differently: other vectors need another name, and another file."""
+_FORM = 2
+"""Raised whenever graphs are built differently for the same vectors: they need another file under the same name."""
 
 _log = logging.getLogger("embatch")
 
@@ -86,7 +88,7 @@ def quantized_model(
         DiskFullError, OutputNotWritableError: the cache cannot be written.
     """
     versions = f"openvino {openvino.__version__}, embatch {__version__}"
-    subject = f"{files.name} {files.revision} {calibration_digest(texts)}, {versions}"
+    subject = f"{files.name} {files.revision} {calibration_digest(texts)} {_FORM}, {versions}"
     target = cache_folder() / "int8" / hashlib.sha256(subject.encode()).hexdigest()[:32]
     path = target / "model.xml"
     if path.exists():

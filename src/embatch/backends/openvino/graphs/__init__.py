@@ -12,7 +12,7 @@ import openvino
 from openvino import opset15 as ops
 
 from embatch.backends.openvino.graphs import bert, blocks, modernbert
-from embatch.backends.openvino.graphs.blocks import Inputs, Node
+from embatch.backends.openvino.graphs.blocks import Inputs, Node, without_blank_keys
 from embatch.backends.openvino.graphs.exports import VECTORS, exported_file, exported_model
 from embatch.backends.openvino.graphs.pooling import pool
 from embatch.backends.openvino.graphs.weights import Weights
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from embatch.backends.jsonfile import JsonFile
     from embatch.backends.layout import Layout
 
-__all__ = ["ARCHITECTURES", "Architecture", "build_model"]
+__all__ = ["ARCHITECTURES", "Architecture", "build_model", "without_blank_keys"]
 
 _WORDS = "embeddings.word_embeddings.weight"
 
@@ -79,7 +79,7 @@ def _built(layout: Layout) -> openvino.Model:
     if not layout.weights.safetensors:
         raise UnsupportedModelError(f"{layout.folder} has neither safetensors nor an unquantised export")
     ids, mask = blocks.new_inputs()
-    inputs = Inputs(ids, ops.convert(mask, "f32"))
+    inputs = Inputs(ids, ops.convert(mask, "f32"), blocks.new_blank_keys(ids))
     with Weights(layout.weights.safetensors, anchor=architecture.anchor) as weights:
         tokens = architecture.build(layout.config, weights, inputs)
     vectors = blocks.named(pool(tokens, inputs.mask, layout), VECTORS)

@@ -14,7 +14,7 @@ import numpy as np
 from openvino import opset15 as ops
 
 from embatch.backends.openvino.graphs import blocks
-from embatch.backends.openvino.graphs.blocks import ACTIVATIONS, Inputs, Linear, Node, Norm
+from embatch.backends.openvino.graphs.blocks import ACTIVATIONS, Inputs, Linear, Node, Norm, Sight
 from embatch.errors import CorruptModelError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def bert(config: JsonFile, weights: Weights, inputs: Inputs) -> Node:
         blocks.rows(_word_table(config, weights, shape.width), inputs.ids),
         blocks.rows(positions, blocks.token_range(inputs.ids)),
     )
-    return _encoder(x, shape, weights, _BERT, blocks.padding_bias(inputs.mask))
+    return _encoder(x, shape, weights, _BERT, _sight(inputs, shape))
 
 
 def roberta(config: JsonFile, weights: Weights, inputs: Inputs) -> Node:
@@ -114,7 +114,7 @@ def roberta(config: JsonFile, weights: Weights, inputs: Inputs) -> Node:
     x = ops.add(
         blocks.rows(_word_table(config, weights, shape.width), inputs.ids), blocks.rows(positions, places)
     )
-    return _encoder(x, shape, weights, _BERT, blocks.padding_bias(inputs.mask))
+    return _encoder(x, shape, weights, _BERT, _sight(inputs, shape))
 
 
 def distilbert(config: JsonFile, weights: Weights, inputs: Inputs) -> Node:
@@ -131,7 +131,7 @@ def distilbert(config: JsonFile, weights: Weights, inputs: Inputs) -> Node:
         blocks.rows(_word_table(config, weights, shape.width), inputs.ids),
         blocks.rows(_position_table(config, weights, shape.width), blocks.token_range(inputs.ids)),
     )
-    return _encoder(x, shape, weights, _DISTILBERT, blocks.padding_bias(inputs.mask))
+    return _encoder(x, shape, weights, _DISTILBERT, _sight(inputs, shape))
 
 
 def mpnet(config: JsonFile, weights: Weights, inputs: Inputs) -> Node:
@@ -143,7 +143,7 @@ def mpnet(config: JsonFile, weights: Weights, inputs: Inputs) -> Node:
         blocks.rows(_position_table(config, weights, shape.width), places),
     )
     bias = ops.add(_distance_bias(config, weights, shape.heads, inputs.ids), blocks.padding_bias(inputs.mask))
-    return _encoder(x, shape, weights, _MPNET, bias)
+    return _encoder(x, shape, weights, _MPNET, blocks.sight(bias, inputs, shape.width))
 
 
 def _bert_shape(config: JsonFile) -> _Shape:
@@ -162,15 +162,20 @@ def _bert_shape(config: JsonFile) -> _Shape:
     ).checked(config)
 
 
-def _encoder(x: Node, shape: _Shape, weights: Weights, names: _Names, bias: Node) -> Node:
+def _sight(inputs: Inputs, shape: _Shape) -> Sight:
+    """All tokens are seen, and no padding."""
+    return blocks.sight(blocks.padding_bias(inputs.mask), inputs, shape.width)
+
+
+def _encoder(x: Node, shape: _Shape, weights: Weights, names: _Names, seen: Sight) -> Node:
     """The norm of the embeddings and all layers."""
     x = blocks.layer_norm(x, _norm(weights, "embeddings.LayerNorm", shape))
     for number in range(shape.layers):
-        x = _layer(x, shape, weights, names, bias, prefix=names.layer.format(number))
+        x = _layer(x, shape, weights, names, seen, prefix=names.layer.format(number))
     return x
 
 
-def _layer(x: Node, shape: _Shape, weights: Weights, names: _Names, bias: Node, *, prefix: str) -> Node:
+def _layer(x: Node, shape: _Shape, weights: Weights, names: _Names, seen: Sight, *, prefix: str) -> Node:
     def dense(name: str, outputs: int, inputs: int) -> Linear:
         path = prefix + name
         return Linear(weights.get(f"{path}.weight", outputs, inputs), weights.get(f"{path}.bias", outputs))
@@ -181,9 +186,9 @@ def _layer(x: Node, shape: _Shape, weights: Weights, names: _Names, bias: Node, 
         dense(names.key, width, width),
         dense(names.value, width, width),
     )
-    seen = blocks.self_attention(x, projections, bias, heads=shape.heads)
-    seen = blocks.linear(seen, dense(names.attention_output, width, width))
-    x = blocks.layer_norm(ops.add(x, seen), _norm(weights, prefix + names.attention_norm, shape))
+    mixed = blocks.self_attention(x, projections, seen, heads=shape.heads)
+    mixed = blocks.linear(mixed, dense(names.attention_output, width, width))
+    x = blocks.layer_norm(ops.add(x, mixed), _norm(weights, prefix + names.attention_norm, shape))
     thought = ACTIVATIONS[shape.activation](blocks.linear(x, dense(names.expand, inner, width)))
     thought = blocks.linear(thought, dense(names.contract, width, inner))
     return blocks.layer_norm(ops.add(x, thought), _norm(weights, prefix + names.output_norm, shape))

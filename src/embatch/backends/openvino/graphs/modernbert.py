@@ -13,7 +13,7 @@ import numpy as np
 from openvino import opset15 as ops
 
 from embatch.backends.openvino.graphs import blocks
-from embatch.backends.openvino.graphs.blocks import ACTIVATIONS, Inputs, Linear, Node, Norm
+from embatch.backends.openvino.graphs.blocks import ACTIVATIONS, Inputs, Linear, Node, Norm, Sight
 from embatch.errors import CorruptModelError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -26,12 +26,21 @@ _OLD_THETA = {"full_attention": "global_rope_theta", "sliding_attention": "local
 _DEFAULT_THETA = {"full_attention": 160_000.0, "sliding_attention": 10_000.0}
 
 
-class _Sight(NamedTuple):
-    """What one kind of layer sees, and how it knows where."""
+class _Turn(NamedTuple):
+    """By how much vectors are rotated for their positions: `(tokens, size)` each."""
 
-    bias: Node
     cosine: Node
     sine: Node
+
+
+class _View(NamedTuple):
+    """What one kind of layer sees, and how it knows where."""
+
+    seen: Sight
+    turn: _Turn
+    """Of each token's query."""
+    key_turn: _Turn
+    """Of each key, blank ones included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +62,11 @@ def modernbert(config: JsonFile, weights: Weights, inputs: Inputs) -> Node:
     """ModernBERT; the layers' kinds alternate as the configuration says."""
     shape = _shape(config)
     kinds = _kinds(config)
-    sights = {kind: _sight(config, shape, kind, inputs) for kind in _KINDS if kind in kinds}
+    views = {kind: _view(config, shape, kind, inputs) for kind in _KINDS if kind in kinds}
     words = weights.get("embeddings.tok_embeddings.weight", config.integer("vocab_size"), shape.width)
     x = blocks.layer_norm(blocks.rows(words, inputs.ids), _norm(weights, "embeddings.norm", shape))
     for number, kind in enumerate(kinds):
-        x = _layer(x, shape, weights, sights[kind], number=number)
+        x = _layer(x, shape, weights, views[kind], number=number)
     return blocks.layer_norm(x, _norm(weights, "final_norm", shape))
 
 
@@ -94,7 +103,7 @@ def _kinds(config: JsonFile) -> list[Kind]:
     return cast("list[Kind]", named)
 
 
-def _sight(config: JsonFile, shape: _Shape, kind: Kind, inputs: Inputs) -> _Sight:
+def _view(config: JsonFile, shape: _Shape, kind: Kind, inputs: Inputs) -> _View:
     bias = blocks.padding_bias(inputs.mask)
     if kind == "sliding_attention":
         reach = config.integer("local_attention", 128) // 2
@@ -103,7 +112,9 @@ def _sight(config: JsonFile, shape: _Shape, kind: Kind, inputs: Inputs) -> _Sigh
     frequencies = _theta(config, kind) ** -(np.arange(0, size, 2) / size)
     angles = np.outer(np.arange(shape.positions), np.tile(frequencies, 2)).astype(np.float32)
     places = blocks.token_range(inputs.ids)
-    return _Sight(bias, blocks.rows(np.cos(angles), places), blocks.rows(np.sin(angles), places))
+    turn = _Turn(blocks.rows(np.cos(angles), places), blocks.rows(np.sin(angles), places))
+    key_turn = _Turn(*(blocks.with_blank_keys(wave, inputs, axis=0) for wave in turn))
+    return _View(blocks.sight(bias, inputs, shape.width), turn, key_turn)
 
 
 def _theta(config: JsonFile, kind: Kind) -> float:
@@ -115,11 +126,11 @@ def _theta(config: JsonFile, kind: Kind) -> float:
     return options.number("rope_theta", config.number(_OLD_THETA[kind], _DEFAULT_THETA[kind]))
 
 
-def _layer(x: Node, shape: _Shape, weights: Weights, sight: _Sight, *, number: int) -> Node:
+def _layer(x: Node, shape: _Shape, weights: Weights, view: _View, *, number: int) -> Node:
     prefix = f"layers.{number}."
     # The embeddings are normed already, so the first layer has no norm of its own.
     normed = blocks.layer_norm(x, _norm(weights, f"{prefix}attn_norm", shape)) if number else x
-    x = ops.add(x, _attention(normed, shape, weights, sight, prefix=f"{prefix}attn."))
+    x = ops.add(x, _attention(normed, shape, weights, view, prefix=f"{prefix}attn."))
     normed = blocks.layer_norm(x, _norm(weights, f"{prefix}mlp_norm", shape))
     expand = _linear(weights, f"{prefix}mlp.Wi", 2 * shape.inner, shape.width, biased=shape.mlp_bias)
     contract = _linear(weights, f"{prefix}mlp.Wo", shape.width, shape.inner, biased=shape.mlp_bias)
@@ -128,18 +139,19 @@ def _layer(x: Node, shape: _Shape, weights: Weights, sight: _Sight, *, number: i
     return ops.add(x, blocks.linear(gated, contract))
 
 
-def _attention(x: Node, shape: _Shape, weights: Weights, sight: _Sight, *, prefix: str) -> Node:
+def _attention(x: Node, shape: _Shape, weights: Weights, view: _View, *, prefix: str) -> Node:
     width, size = shape.width, shape.width // shape.heads
     together = _linear(weights, f"{prefix}Wqkv", 3 * width, width, biased=shape.attention_bias)
     # Attention wants scaled queries. Rotating keeps a scale, so it goes into the queries' weights.
     scales = np.repeat(np.array([size**-0.5, 1.0, 1.0], dtype=np.float32), width)
     scaled_bias = None if together.bias is None else together.bias * scales
     together = Linear(together.weight * scales[:, np.newaxis], scaled_bias)
-    parts = ops.split(blocks.linear(x, together), blocks.integers(-1), 3).outputs()
+    query, *others = ops.split(blocks.linear(x, together), blocks.integers(-1), 3).outputs()
+    parts = (query, *(ops.concat([part, view.seen.blank], 1) for part in others))
     query, key, value = (blocks.split_heads(part, shape.heads, size) for part in parts)
-    query, key = (blocks.rotate(part, sight.cosine, sight.sine) for part in (query, key))
-    seen = blocks.merge_heads(blocks.attention(query, key, value, sight.bias), width)
-    return blocks.linear(seen, _linear(weights, f"{prefix}Wo", width, width, biased=shape.attention_bias))
+    query, key = blocks.rotate(query, *view.turn), blocks.rotate(key, *view.key_turn)
+    mixed = blocks.merge_heads(blocks.attention(query, key, value, view.seen.bias), width)
+    return blocks.linear(mixed, _linear(weights, f"{prefix}Wo", width, width, biased=shape.attention_bias))
 
 
 def _linear(weights: Weights, name: str, outputs: int, inputs: int, *, biased: bool) -> Linear:
