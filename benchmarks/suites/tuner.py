@@ -2,8 +2,11 @@
 
 A sweep tries every budget that the tuner may choose, in interleaved rounds; budgets far behind after the first
 round are not repeated. The tuner starts cold in every round, on more texts, and is compared in two ways: how fast
-the budget that it ends with is in the sweep of the same round, and how much longer its whole run took than the same
+the budget that it ends with is against the best of the sweep, and how much longer its whole run took than the same
 run at the best budget, as a share of what 10,000 such texts take.
+
+The best of a sweep is the luckiest of many where they are much alike, so its speed is not taken from there: where the
+tuner ended with another budget, the two are measured once more, in turn, several times.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ QUICK = {"short": 200, "mixed": 40}
 _COLD = 4  # the cold run has so many times the sweep's texts: a search needs batches to end
 _HOPELESS = 0.7  # of the best rate after the first round
 _FULL = 3  # a budget must leave each stream so many batches, or it measures idle streams
+DUELS = 8  # more passes of the tuner's budget and of the best, in turn
 _SCALE = {"openvino": 1.0, "torch": 0.25, "hashing": 30.0}
 """Texts of each backend against `SWEEP`: so that a pass takes seconds, neither more nor less."""
 
@@ -94,6 +98,7 @@ def _backend(
         print(f"  {backend}, {name}, budgets {budgets}, load {machine.load()}", flush=True)
         for number in range(min(settings.rounds, ROUNDS)):
             mine.play(number)
+        mine.duel()
         rounds.append({"backend": backend, "set": name, "texts": sizes[name], "passes": mine.passes})
         found[name] = summarise(mine.passes, cold_texts=len(rows))
     return found
@@ -141,6 +146,16 @@ class Sweep:
         best = best_budget(self.passes)
         self._record(number, "best", {"budget": best}, "cold")
 
+    def duel(self) -> None:
+        """The budgets that the tuner ended with against the sweep's best, in turn, where they are not the same."""
+        best = best_budget(self.passes)
+        ended = {one["budget"] for one in self.passes if one["way"] == "cold"}
+        for final in sorted(ended - {best}):
+            sides = [(mine_in_duel(final), final), (best_in_duel(final), best)]
+            for number in range(DUELS):
+                for way, budget in sides if number % 2 else sides[::-1]:
+                    self._record(number, way, {"budget": budget}, "sweep")
+
     def _drop_hopeless(self, keep: int) -> None:
         rates = {one["way"]: 1 / one["seconds"] for one in self.passes if one["way"].isdecimal()}
         top = max(rates.values())
@@ -156,6 +171,16 @@ class Sweep:
         return self.passes[-1]
 
 
+def mine_in_duel(final: int) -> str:
+    """How the tuner's side of a duel is called among the passes."""
+    return f"{final} in duel"
+
+
+def best_in_duel(final: int) -> str:
+    """The other side."""
+    return f"best in duel with {final}"
+
+
 def best_budget(passes: list[dict[str, Any]]) -> int:
     """The budget with the lowest median time among those of the last round."""
     took: dict[str, list[float]] = {}
@@ -168,13 +193,18 @@ def best_budget(passes: list[dict[str, Any]]) -> int:
 
 def summarise(passes: list[dict[str, Any]], *, cold_texts: int) -> dict[str, Any]:
     """The figures of one set on one backend, each a median over the rounds of ratios within a round."""
-    rounds = max(one["round"] for one in passes) + 1
     took = {(one["round"], one["way"]): float(one["seconds"]) for one in passes}
     ended = [one["budget"] for one in passes if one["way"] == "cold"]
+    rounds = len(ended)
     best = best_budget(passes)
 
-    def column(way: str) -> list[float]:
-        return [took[number, way] for number in range(rounds)]
+    def column(way: str, count: int = rounds) -> list[float]:
+        return [took[number, way] for number in range(count)]
+
+    def against_best(final: int) -> float:
+        if final == best:
+            return 1.0
+        return median(ratios(column(best_in_duel(final), DUELS), column(mine_in_duel(final), DUELS)))
 
     final = [took.get((number, str(ended[number])), took[number, str(best)]) for number in range(rounds)]
     lost = [cold - ideal for cold, ideal in zip(column("cold"), column("best"), strict=True)]
@@ -183,7 +213,7 @@ def summarise(passes: list[dict[str, Any]], *, cold_texts: int) -> dict[str, Any
         "best_budget": best,
         "final_budgets": ended,
         "settled": [one["settled"] for one in passes if one["way"] == "cold"],
-        "final_against_best": spread(ratios(column(str(best)), final)),
+        "final_against_best": spread([against_best(final) for final in ended]),
         "cost_in_10000_texts": spread(ratios(lost, whole)),
         "against_count_in_order": spread(ratios(column("count in order"), final)),
         "against_count_sorted": spread(ratios(column("count"), final)),
