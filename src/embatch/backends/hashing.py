@@ -9,6 +9,7 @@ Multitask Learning" (2009): each feature's hash chooses a dimension and a sign.
 from __future__ import annotations
 
 import math
+import os
 import re
 import unicodedata
 from functools import lru_cache
@@ -42,6 +43,10 @@ SLICE_CHARACTERS = 16_384
 size takes bounded memory. Longer texts are cut at white space and their slices summed."""
 
 CHARACTERS_PER_TOKEN = 4
+
+_STREAMS = 2
+"""numpy lets other threads run within its operations, not between them. Two streams instead of one: 1.23 times the
+texts per second on mixed texts, 1.24 on short and 1.33 on long ones (2 cores, Zen 4, eight rounds)."""
 
 # Fixed constants of the algorithm. Polynomial hashing modulo 2^64: any odd base with well-mixed bits will do.
 _BASE = 0xD6E8FEB86659FD93
@@ -102,7 +107,7 @@ class HashingBackend:
             pooling="sum",
         )
         self.limits = Limits(cost=CostRule.PACKED, budgets=(4096, 131_072), first_budget=32_768)
-        self.streams = 1
+        self.streams = min(_STREAMS, os.cpu_count() or 1)
         self.device = "cpu"
         self.prompts: Mapping[str, str] = MappingProxyType({})
         self._closed = False
