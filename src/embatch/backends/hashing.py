@@ -9,7 +9,6 @@ Multitask Learning" (2009): each feature's hash chooses a dimension and a sign.
 from __future__ import annotations
 
 import math
-import os
 import re
 import unicodedata
 from functools import lru_cache
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from embatch.backends.cores import usable_cores
 from embatch.errors import BackendClosedError, UsageError
 from embatch.types import CostRule, Limits, ModelSpec, Tokenized
 
@@ -107,7 +107,7 @@ class HashingBackend:
             pooling="sum",
         )
         self.limits = Limits(cost=CostRule.PACKED, budgets=(4096, 131_072), first_budget=32_768)
-        self.streams = min(_STREAMS, os.cpu_count() or 1)
+        self.streams = min(_STREAMS, usable_cores())
         self.device = "cpu"
         self.prompts: Mapping[str, str] = MappingProxyType({})
         self._closed = False

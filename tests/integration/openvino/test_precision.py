@@ -9,6 +9,7 @@ import numpy as np
 import openvino
 import pytest
 
+from embatch.backends import cores
 from embatch.backends.openvino import OpenVINOBackend, device
 from embatch.errors import UsageError
 
@@ -99,9 +100,9 @@ def test_two_threads_of_a_core_count_once(tmp_path: Path) -> None:
         folder = tmp_path / f"cpu{processor}" / "topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{siblings}\n", encoding="ascii")
-    assert device.physical_cores({0, 1, 2, 3}, tmp_path) == 2
-    assert device.physical_cores({0, 2}, tmp_path) == 1
-    assert device.physical_cores({0, 9}, tmp_path) == 0
+    assert cores.physical_cores({0, 1, 2, 3}, tmp_path) == 2
+    assert cores.physical_cores({0, 2}, tmp_path) == 1
+    assert cores.physical_cores({0, 9}, tmp_path) == 0
 
 
 @pytest.mark.parametrize(
@@ -121,9 +122,9 @@ def test_quota_of_a_container(tmp_path: Path, files: dict[str, str], quota: floa
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content, encoding="ascii")
-    assert device.cgroup_quota(tmp_path) == quota
+    assert cores.cgroup_quota(tmp_path) == quota
 
 
 def test_this_machine_has_a_core() -> None:
     """There is always one core to use."""
-    assert device.usable_cores() >= 1
+    assert cores.usable_cores() >= 1

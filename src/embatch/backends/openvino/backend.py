@@ -13,6 +13,7 @@ import numpy as np
 import openvino
 
 from embatch._version import __version__
+from embatch.backends.cores import usable_cores
 from embatch.backends.layout import read_layout
 from embatch.backends.openvino import device
 from embatch.backends.openvino.batches import pad
@@ -207,7 +208,7 @@ def _streams_and_threads(streams: int | None, threads: int | None) -> tuple[int,
         if value is not None and value < 1:
             raise UsageError(f"{name}={value} makes no sense: it must be at least 1")
     if streams is None:
-        streams = min(device.usable_cores(), threads or device.usable_cores())
+        streams = min(usable_cores(), threads or usable_cores())
     threads = threads or streams
     if threads < streams:
         raise UsageError(
