@@ -116,6 +116,8 @@ class LaneRun:
         # Not a SimpleQueue: its `get` waits for ever if the rest of a short timeout is over when it looks again.
         self._posts: queue.Queue[Post] = queue.Queue()
         self._untaken: dict[int, Post] = {}  # by identity: in the queue, or torn from hand by Ctrl-C
+        self._posting = threading.Lock()
+        self._over = False  # nobody takes a post any more
         self._calls = Calls(self)
         self._jobs = Jobs(self)
         self._until = parts.clock.now()
@@ -152,8 +154,12 @@ class LaneRun:
 
         def work() -> None:
             post = task()
-            self._untaken[id(post)] = post
-            self._posts.put(post)
+            with self._posting:
+                if not self._over:
+                    self._untaken[id(post)] = post
+                    self._posts.put(post)
+                    return
+            _drop(post)
 
         self._workers.begin(work)
 
@@ -281,6 +287,7 @@ class LaneRun:
             self._land()
             self._parts.report.seconds += clock.now() - started
             self._workers.close()
+            self._stop_taking()
         self._conclude()
 
     def tell(self, event: Event) -> None:
@@ -357,14 +364,23 @@ class LaneRun:
                     self._decide(self._calls.take_post(post))
                 elif isinstance(post, requests.SubmitReport):
                     deque(self._jobs.take_post(post), maxlen=0)
-                elif post.spool is not None:
-                    post.spool.close()
+                else:
+                    _drop(post)
                 del self._untaken[key]
             left = clock.real(end - clock.now())
             if left <= 0 or not (self._calls.under_way or self._jobs.submitting):
                 return
             with contextlib.suppress(queue.Empty):
                 self._posts.get(timeout=left)
+
+    def _stop_taking(self) -> None:
+        """Let go of what came too late, now and later: a job's results hold a file."""
+        with self._posting:
+            self._over = True
+            late = list(self._untaken.values())
+            self._untaken.clear()
+        for post in late:
+            _drop(post)
 
     def _land(self) -> None:
         """Tell the pacer, which outlives this run, that none of its calls is under way any more."""
@@ -385,3 +401,8 @@ class LaneRun:
                 raise error
             raise ProviderError(finish.reason or f"the provider refuses: {finish.kind}", kind=finish.kind)
         raise GoalError(f"{left:,} texts were not sent: {finish.reason}")
+
+
+def _drop(post: Post) -> None:
+    if isinstance(post, requests.PollReport) and post.spool is not None:
+        post.spool.close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from tests.fake_provider import FakeProvider, facts, vector
 
+from embatch.engine.lanes import requests
 from embatch.engine.lanes.clock import Clock
+from embatch.engine.lanes.spool import JobSpool
 from embatch.errors import GoalError, ProviderError
 from embatch.remote import ErrorKind, Goal, JobLimits, JobRow, JobState
 
@@ -433,6 +436,39 @@ def test_polls_that_are_refused_end_the_run_and_keep_the_job(lanes: OpenLanes) -
     result = lanes(provider, "batch").embed(texts(50))
     np.testing.assert_array_equal(result.vectors, expected(texts(50)))
     assert len(provider.jobs) == 1
+
+
+def test_results_that_come_too_late_are_let_go(lanes: OpenLanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results that are still fetched when a refused key ends the run hold no file once they are there."""
+    fetching, over, dropped = threading.Event(), threading.Event(), threading.Event()
+
+    class WatchedSpool(JobSpool):
+        def close(self) -> None:
+            super().close()
+            dropped.set()
+
+    def before_poll(job: FakeJob) -> None:
+        if job is provider.jobs["jobs/1"]:
+            job.polls = provider.polls_until_done + 1
+        elif fetching.is_set():
+            raise ProviderError("this key is disabled", kind=ErrorKind.AUTH)
+
+    def while_downloading(_: FakeJob, number: int) -> None:
+        fetching.set()
+        assert number or over.wait(30)
+
+    monkeypatch.setattr(requests, "JobSpool", WatchedSpool)
+    provider = FakeProvider(
+        facts=facts(job=JobLimits(items=25)),
+        before_poll=before_poll,
+        while_downloading=while_downloading,
+        polls_until_done=1_000_000,
+    )
+    with pytest.raises(ProviderError, match="disabled"):
+        lanes(provider, "batch").embed(texts(50))
+    assert not dropped.is_set()
+    over.set()
+    assert dropped.wait(30)
 
 
 def test_a_job_that_never_ends_is_given_up_after_its_expiry(lanes: OpenLanes) -> None:
