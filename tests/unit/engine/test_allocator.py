@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import platform
 import subprocess
 import sys
@@ -38,6 +39,26 @@ for thread in threads:
 for thread in threads:
     thread.join()
 print(len(found))
+"""
+
+APART = """
+import ctypes
+from embatch.engine.allocator import keep_large_blocks_apart
+
+class Info(ctypes.Structure):  # mallinfo(3)
+    _fields_ = [(name, ctypes.c_int) for name in "arena ordblks smblks hblks".split()] + [("rest", ctypes.c_int * 6)]
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes, libc.mallinfo.restype = ctypes.c_void_p, [ctypes.c_void_p], Info
+
+def is_apart():
+    before = libc.mallinfo().hblks
+    block = libc.malloc(ctypes.c_size_t(2 << 20))
+    found = libc.mallinfo().hblks > before
+    libc.free(block)
+    return found
+
+print(keep_large_blocks_apart(), is_apart(), is_apart())
 """
 
 
@@ -92,6 +113,33 @@ def test_threads_share_few_heaps() -> None:
     assert heaps("2") <= 2 < heaps("any")
 
 
+def apart(**environment: str) -> str:
+    """Whether large blocks are kept apart, and whether a first and a second one are: in a process of its own."""
+    settings = {"MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+    clean = {name: value for name, value in os.environ.items() if name not in settings}
+    command = [sys.executable, "-c", APART]
+    done = subprocess.run(
+        command, env=clean | environment, check=True, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+@GLIBC
+def test_large_blocks_stay_apart() -> None:
+    """The first one that is freed would teach glibc to keep the next among the small ones."""
+    assert apart() == "True True True"
+
+
+@GLIBC
+@pytest.mark.parametrize(
+    "environment",
+    [{"MALLOC_MMAP_THRESHOLD_": "67108864"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=67108864"}],
+)
+def test_what_the_environment_says_of_malloc_holds(environment: dict[str, str]) -> None:
+    """Whoever set thresholds keeps them."""
+    assert apart(**environment) == "False False False"
+
+
 def test_other_systems_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no such library, or one without these functions."""
 
@@ -101,6 +149,8 @@ def test_other_systems_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", missing)
     allocator.few_heaps(2)
     allocator.give_back()
+    assert not allocator.keep_large_blocks_apart()
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
     allocator.few_heaps(2)
     allocator.give_back()
+    assert not allocator.keep_large_blocks_apart()

@@ -111,6 +111,7 @@ def embed(
 
 def open_embedder(*, quiet: bool, calibrate: str | None, **settings: Any) -> Embedder:
     """The embedder that the options ask for, with a progress bar if model files must be fetched first."""
+    from embatch.engine.allocator import keep_large_blocks_apart
     from embatch.frontends.cli.fetching import fetch_bar
     from embatch.frontends.embedder import Embedder
     from embatch.frontends.opening import is_remote
@@ -122,7 +123,10 @@ def open_embedder(*, quiet: bool, calibrate: str | None, **settings: Any) -> Emb
         )
     calibration = None if calibrate is None else _first_texts(calibrate)
     with fetch_bar(quiet=quiet) as on_progress:
-        return Embedder(on_error="collect", on_progress=on_progress, calibration=calibration, **settings)
+        embedder = Embedder(on_error="collect", on_progress=on_progress, calibration=calibration, **settings)
+    if "openvino" in sys.modules:
+        keep_large_blocks_apart()
+    return embedder
 
 
 def _first_texts(source: str) -> list[str]:
