@@ -3,7 +3,8 @@
 A sweep tries every budget that the tuner may choose, in interleaved rounds; budgets far behind after the first
 round are not repeated. The tuner starts cold in every round, on more texts, and is compared in two ways: how fast
 the budget that it ends with is against the best of the sweep, and how much longer its whole run took than the same
-run at the best budget, as a share of what 10,000 such texts take.
+run at the best budget, as a share of what 10,000 such texts take. Where the cold runs have more texts than that, runs
+of 10,000 are timed for it, in turn, several times: they take seconds.
 
 The best of a sweep is the luckiest of many where they are much alike, so its speed is not taken from there: where the
 tuner ended with another budget, the two are measured once more, in turn, several times.
@@ -33,6 +34,7 @@ _COLD = 4  # the cold run has so many times the sweep's texts: a search needs ba
 _HOPELESS = 0.7  # of the best rate after the first round
 _FULL = 3  # a budget must leave each stream so many batches, or it measures idle streams
 DUELS = 8  # more passes of the tuner's budget and of the best, in turn
+PRICED = 16  # pairs of runs of 10,000 texts, cold and at the best budget, where that is quick
 _SCALE = {"openvino": 1.0, "torch": 0.25, "hashing": 30.0}
 """Texts of each backend against `SWEEP`: so that a pass takes seconds, neither more nor less."""
 
@@ -99,6 +101,9 @@ def _backend(
         for number in range(min(settings.rounds, ROUNDS)):
             mine.play(number)
         mine.duel()
+        if len(rows) > RUN_TEXTS:
+            stage.give("run", rows[:RUN_TEXTS])
+            mine.price()
         rounds.append({"backend": backend, "set": name, "texts": sizes[name], "passes": mine.passes})
         found[name] = summarise(mine.passes, cold_texts=len(rows))
     return found
@@ -156,6 +161,16 @@ class Sweep:
                 for way, budget in sides if number % 2 else sides[::-1]:
                     self._record(number, way, {"budget": budget}, "sweep")
 
+    def price(self) -> None:
+        """Cold runs of 10,000 texts and the same at the sweep's best budget, in turn."""
+        sides: list[tuple[str, dict[str, Any]]] = [
+            ("cold run", {"cold": True}),
+            ("best run", {"budget": best_budget(self.passes)}),
+        ]
+        for number in range(PRICED):
+            for way, how in sides if number % 2 else sides[::-1]:
+                self._record(number, way, how, "run")
+
     def _drop_hopeless(self, keep: int) -> None:
         rates = {one["way"]: 1 / one["seconds"] for one in self.passes if one["way"].isdecimal()}
         top = max(rates.values())
@@ -207,19 +222,26 @@ def summarise(passes: list[dict[str, Any]], *, cold_texts: int) -> dict[str, Any
         return median(ratios(column(best_in_duel(final), DUELS), column(mine_in_duel(final), DUELS)))
 
     final = [took.get((number, str(ended[number])), took[number, str(best)]) for number in range(rounds)]
-    lost = [cold - ideal for cold, ideal in zip(column("cold"), column("best"), strict=True)]
-    whole = [ideal * RUN_TEXTS / cold_texts for ideal in column("best")]
     return {
         "best_budget": best,
         "final_budgets": ended,
         "settled": [one["settled"] for one in passes if one["way"] == "cold"],
         "final_against_best": spread([against_best(final) for final in ended]),
-        "cost_in_10000_texts": spread(ratios(lost, whole)),
+        "cost_in_10000_texts": spread(_costs(took, cold_texts)),
         "against_count_in_order": spread(ratios(column("count in order"), final)),
         "against_count_sorted": spread(ratios(column("count"), final)),
         "documents_against_count_in_order": spread(ratios(column("count in order"), column("documents"))),
         "documents_against_count_sorted": spread(ratios(column("count"), column("documents"))),
     }
+
+
+def _costs(took: Mapping[tuple[int, str], float], cold_texts: int) -> list[float]:
+    """What each cold run took longer than the best budget's, as a share of 10,000 texts at that."""
+    cold_way, best_way, texts = ("cold", "best", cold_texts)
+    if (0, "cold run") in took:
+        cold_way, best_way, texts = ("cold run", "best run", RUN_TEXTS)
+    pairs = [(took[number, cold_way], took[number, best_way]) for number, way in took if way == cold_way]
+    return [(cold - best) / (best * RUN_TEXTS / texts) for cold, best in pairs]
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:

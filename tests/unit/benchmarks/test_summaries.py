@@ -115,6 +115,19 @@ def test_a_tuner_that_ends_with_the_best_needs_no_duel() -> None:
     assert found["final_against_best"] == {"median": 1.0, "low": 1.0, "high": 1.0}
 
 
+def test_runs_of_10000_texts_price_a_search() -> None:
+    """Where there are such runs, the longer cold runs say nothing of what a search costs."""
+    measured = [
+        way(0, "cold", 99.0, budget=512, settled=False),
+        *(way(0, name, 1.0) for name in ("512", "count", "count in order", "documents", "best")),
+        *(way(number, "cold run", 5.1 + number) for number in range(tuner.PRICED)),
+        *(way(number, "best run", 5.0 + number) for number in range(tuner.PRICED)),
+    ]
+    found = tuner.summarise(measured, cold_texts=120_000)
+    assert found["cost_in_10000_texts"]["high"] == pytest.approx(0.02)
+    assert found["cost_in_10000_texts"]["low"] == pytest.approx(0.1 / (4.0 + tuner.PRICED))
+
+
 def test_tuner_summary() -> None:
     """The tuner's final budget is compared in the duel, its cold run with the best budget's run."""
     rounds = [
