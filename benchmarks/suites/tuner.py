@@ -3,8 +3,8 @@
 A sweep tries every budget that the tuner may choose, in interleaved rounds; budgets far behind after the first
 round are not repeated. The tuner starts cold in every round, on more texts, and is compared in two ways: how fast
 the budget that it ends with is against the best of the sweep, and how much longer its whole run took than the same
-run at the best budget, as a share of what 10,000 such texts take. Where the cold runs have more texts than that, runs
-of 10,000 are timed for it, in turn, several times: they take seconds.
+run at the best budget, as a share of what 10,000 such texts take. The two are
+timed in turn, as often as half a minute allows.
 
 The best of a sweep is the luckiest of many where they are much alike, so its speed is not taken from there: where the
 tuner ended with another budget, the two are measured once more, in turn, several times.
@@ -34,7 +34,8 @@ _COLD = 4  # the cold run has so many times the sweep's texts: a search needs ba
 _HOPELESS = 0.7  # of the best rate after the first round
 _FULL = 3  # a budget must leave each stream so many batches, or it measures idle streams
 DUELS = 8  # more passes of the tuner's budget and of the best, in turn
-PRICED = 16  # pairs of runs of 10,000 texts, cold and at the best budget, where that is quick
+PRICED = (3, 16)  # pairs of runs, cold and at the best budget: the least and the most
+_PRICING_S = 30.0  # and as many as this allows
 _SCALE = {"openvino": 1.0, "torch": 0.25, "hashing": 30.0}
 """Texts of each backend against `SWEEP`: so that a pass takes seconds, neither more nor less."""
 
@@ -101,11 +102,11 @@ def _backend(
         for number in range(min(settings.rounds, ROUNDS)):
             mine.play(number)
         mine.duel()
-        if len(rows) > RUN_TEXTS:
-            stage.give("run", rows[:RUN_TEXTS])
-            mine.price()
+        priced = rows[:RUN_TEXTS]
+        stage.give("run", priced)
+        mine.price()
         rounds.append({"backend": backend, "set": name, "texts": sizes[name], "passes": mine.passes})
-        found[name] = summarise(mine.passes, cold_texts=len(rows))
+        found[name] = summarise(mine.passes, priced_texts=len(priced))
     return found
 
 
@@ -135,7 +136,7 @@ class Sweep:
         self._budgets = budgets
 
     def play(self, number: int) -> None:
-        """One round: a cold run, each budget that is still in the race, the fixed counts, and the best budget's run."""
+        """One round: a cold run, each budget that is still in the race, and the fixed counts."""
         cold = self._record(number, "cold", {"cold": True}, "cold")
         if cold["budget"] not in self._budgets:
             self._budgets.append(cold["budget"])
@@ -148,8 +149,6 @@ class Sweep:
             self._record(number, way, how, "sweep")
         if number == 0:
             self._drop_hopeless(cold["budget"])
-        best = best_budget(self.passes)
-        self._record(number, "best", {"budget": best}, "cold")
 
     def duel(self) -> None:
         """The budgets that the tuner ended with against the sweep's best, in turn, where they are not the same."""
@@ -162,14 +161,16 @@ class Sweep:
                     self._record(number, way, {"budget": budget}, "sweep")
 
     def price(self) -> None:
-        """Cold runs of 10,000 texts and the same at the sweep's best budget, in turn."""
+        """Cold runs of 10,000 texts at most and the same at the sweep's best budget, in turn."""
         sides: list[tuple[str, dict[str, Any]]] = [
             ("cold run", {"cold": True}),
             ("best run", {"budget": best_budget(self.passes)}),
         ]
-        for number in range(PRICED):
+        spent, number = 0.0, 0
+        while number < PRICED[0] or (number < PRICED[1] and spent < _PRICING_S):
             for way, how in sides if number % 2 else sides[::-1]:
-                self._record(number, way, how, "run")
+                spent += self._record(number, way, how, "run")["seconds"]
+            number += 1
 
     def _drop_hopeless(self, keep: int) -> None:
         rates = {one["way"]: 1 / one["seconds"] for one in self.passes if one["way"].isdecimal()}
@@ -206,7 +207,7 @@ def best_budget(passes: list[dict[str, Any]]) -> int:
     return int(min((way for way in took if len(took[way]) == rounds), key=lambda way: median(took[way])))
 
 
-def summarise(passes: list[dict[str, Any]], *, cold_texts: int) -> dict[str, Any]:
+def summarise(passes: list[dict[str, Any]], *, priced_texts: int) -> dict[str, Any]:
     """The figures of one set on one backend, each a median over the rounds of ratios within a round."""
     took = {(one["round"], one["way"]): float(one["seconds"]) for one in passes}
     ended = [one["budget"] for one in passes if one["way"] == "cold"]
@@ -227,7 +228,7 @@ def summarise(passes: list[dict[str, Any]], *, cold_texts: int) -> dict[str, Any
         "final_budgets": ended,
         "settled": [one["settled"] for one in passes if one["way"] == "cold"],
         "final_against_best": spread([against_best(final) for final in ended]),
-        "cost_in_10000_texts": spread(_costs(took, cold_texts)),
+        "cost_in_10000_texts": spread(_costs(took, priced_texts)),
         "against_count_in_order": spread(ratios(column("count in order"), final)),
         "against_count_sorted": spread(ratios(column("count"), final)),
         "documents_against_count_in_order": spread(ratios(column("count in order"), column("documents"))),
@@ -235,12 +236,11 @@ def summarise(passes: list[dict[str, Any]], *, cold_texts: int) -> dict[str, Any
     }
 
 
-def _costs(took: Mapping[tuple[int, str], float], cold_texts: int) -> list[float]:
-    """What each cold run took longer than the best budget's, as a share of 10,000 texts at that."""
-    cold_way, best_way, texts = ("cold", "best", cold_texts)
-    if (0, "cold run") in took:
-        cold_way, best_way, texts = ("cold run", "best run", RUN_TEXTS)
-    pairs = [(took[number, cold_way], took[number, best_way]) for number, way in took if way == cold_way]
+def _costs(took: Mapping[tuple[int, str], float], texts: int) -> list[float]:
+    """What each cold run of so many texts took longer than the best budget's, as a share of 10,000 texts at that."""
+    pairs = [
+        (took[number, "cold run"], took[number, "best run"]) for number, way in took if way == "cold run"
+    ]
     return [(cold - best) / (best * RUN_TEXTS / texts) for cold, best in pairs]
 
 

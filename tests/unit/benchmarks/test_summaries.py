@@ -101,35 +101,28 @@ def duel(final: int, seconds: float, *, best: float) -> list[dict[str, Any]]:
     ]
 
 
+def priced(cold: float, best: float) -> list[dict[str, Any]]:
+    """Pairs of runs that get slower."""
+    return [way(n, name, s + n) for n in range(3) for name, s in (("cold run", cold), ("best run", best))]
+
+
 def test_a_tuner_that_ends_with_the_best_needs_no_duel() -> None:
     """Its speed against the best is 1, however the passes of the sweep came out."""
     rounds = [
         [
             way(number, "cold", 11.0, budget=512, settled=True),
             way(number, "512", 1.0 + number),
-            *(way(number, other, 2.0) for other in ("count", "count in order", "documents", "best")),
+            *(way(number, other, 2.0) for other in ("count", "count in order", "documents")),
         ]
         for number in range(2)
     ]
-    found = tuner.summarise([one for passes_ in rounds for one in passes_], cold_texts=1000)
+    measured = [one for passes_ in [*rounds, priced(2.0, 2.0)] for one in passes_]
+    found = tuner.summarise(measured, priced_texts=1000)
     assert found["final_against_best"] == {"median": 1.0, "low": 1.0, "high": 1.0}
 
 
-def test_runs_of_10000_texts_price_a_search() -> None:
-    """Where there are such runs, the longer cold runs say nothing of what a search costs."""
-    measured = [
-        way(0, "cold", 99.0, budget=512, settled=False),
-        *(way(0, name, 1.0) for name in ("512", "count", "count in order", "documents", "best")),
-        *(way(number, "cold run", 5.1 + number) for number in range(tuner.PRICED)),
-        *(way(number, "best run", 5.0 + number) for number in range(tuner.PRICED)),
-    ]
-    found = tuner.summarise(measured, cold_texts=120_000)
-    assert found["cost_in_10000_texts"]["high"] == pytest.approx(0.02)
-    assert found["cost_in_10000_texts"]["low"] == pytest.approx(0.1 / (4.0 + tuner.PRICED))
-
-
 def test_tuner_summary() -> None:
-    """The tuner's final budget is compared in the duel, its cold run with the best budget's run."""
+    """The tuner's final budget is compared in the duel, its cost is that of runs in turn with the best's."""
     rounds = [
         [
             way(number, "cold", 11.0, budget=512, settled=True),
@@ -138,16 +131,18 @@ def test_tuner_summary() -> None:
             way(number, "count", 1.54),
             way(number, "count in order", 2.2),
             way(number, "documents", 1.1),
-            way(number, "best", 10.0),
         ]
         for number in range(2)
     ]
-    measured = [one for passes_ in rounds for one in passes_] + duel(512, 1.25, best=1.2)
-    found = tuner.summarise(measured, cold_texts=1000)
+    priced = [
+        way(n, name, s) for n in range(3) for name, s in (("cold run", 11.0 + n), ("best run", 10.0 + n))
+    ]
+    measured = [one for passes_ in rounds for one in passes_] + duel(512, 1.25, best=1.2) + priced
+    found = tuner.summarise(measured, priced_texts=1000)
     assert found["best_budget"] == 1024
     assert found["final_budgets"] == [512, 512]
     assert found["final_against_best"]["median"] == pytest.approx(1.2 / 1.25, rel=1e-3)
-    assert found["cost_in_10000_texts"]["median"] == pytest.approx(0.01)
+    assert found["cost_in_10000_texts"]["median"] == pytest.approx(0.1 / 11.0, rel=1e-3)
     assert found["against_count_in_order"]["median"] == 2.0
     assert found["against_count_sorted"]["median"] == 1.4
     assert found["documents_against_count_in_order"]["median"] == 2.0
