@@ -34,7 +34,7 @@ _COLD = 4  # the cold run has so many times the sweep's texts: a search needs ba
 _HOPELESS = 0.7  # of the best rate after the first round
 _FULL = 3  # a budget must leave each stream so many batches, or it measures idle streams
 DUELS = 8  # more passes of the tuner's budget and of the best, in turn
-PRICED = (3, 16)  # pairs of runs, cold and at the best budget: the least and the most
+PRICED = (3, 48)  # pairs of runs, cold and at the best budget: the least and the most
 _PRICING_S = 30.0  # and as many as this allows
 _SCALE = {"openvino": 1.0, "torch": 0.25, "hashing": 30.0}
 """Texts of each backend against `SWEEP`: so that a pass takes seconds, neither more nor less."""

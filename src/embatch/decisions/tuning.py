@@ -26,6 +26,7 @@ _CLEAR_GAIN = 0.12  # so large a gain needs only two rounds
 _CLEAR_ROUNDS = 2
 _FULL = 0.6  # of its budget: a smaller batch says nothing about the budget
 _WATCH_EVERY = 400  # settled batches between two looks at the neighbours
+_UNTRIED = 8  # batches before a cold tuner tries another budget: a run of so few would pay and never gain
 
 
 class Search:
@@ -42,6 +43,7 @@ class Search:
         settled: begin settled at `start`, as with a stored profile.
         watch_every: observations after which a settled search compares again, times `each`.
         each: batches of each size in a round, whose means are compared: several where batches differ much by chance.
+        begin_at: the observation that begins the first round; until then every batch gets the size to start at.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Search:
         settled: bool = False,
         watch_every: int = _WATCH_EVERY,
         each: int = 1,
+        begin_at: int = 1,
     ) -> None:
         if not sizes or sorted(set(sizes)) != sizes:
             raise UsageError(f"sizes to search must be ascending and without repeats, not {sizes!r}")
@@ -62,7 +65,7 @@ class Search:
         self._watch_every = watch_every * each
         self._each = each
         self._since_settled = 0
-        self._observed = False  # until something was measured, where to begin is the best guess
+        self._ahead = begin_at  # observations until the first round has begun
         self._flip = False
         self._queue: list[int] = []
         self._round: dict[int, list[float]] = {}
@@ -80,7 +83,7 @@ class Search:
 
     def propose(self) -> int:
         """The size of the next batch."""
-        if self._settled or not self._observed:
+        if self._settled or self._ahead:
             return self.best
         if not self._queue:
             self._queue = self._candidates()
@@ -99,7 +102,9 @@ class Search:
             return
         if size not in self._sizes or rate <= 0:
             return
-        self._observed = True
+        self._ahead = max(0, self._ahead - 1)
+        if self._ahead:
+            return
         self._round.setdefault(self._sizes.index(size), []).append(math.log(rate))
         if all(len(self._round.get(candidate, ())) >= self._each for candidate in self._candidates()):
             self._close_round()
@@ -190,7 +195,7 @@ class BudgetTuner:
         self._pressed: int | None = None
         sizes = [fixed] if fixed is not None else _doublings(low, high, first)
         settled = profile is not None or fixed is not None
-        self._search = Search(sizes, profile or fixed or first, settled=settled, each=each)
+        self._search = Search(sizes, profile or fixed or first, settled=settled, each=each, begin_at=_UNTRIED)
 
     @property
     def budget(self) -> int:

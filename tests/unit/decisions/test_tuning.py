@@ -95,6 +95,17 @@ def test_tuning_costs_little_once_it_has_settled() -> None:
     assert spent / ideal < 1.03
 
 
+def test_a_run_of_few_batches_pays_for_no_search() -> None:
+    """The first budget is kept for eight batches; what comes after them is tried in rounds."""
+    tuner = BudgetTuner(low=64, high=32_768, first=1024)
+    tried = []
+    for _ in range(11):
+        tried.append(tuner.next_budget())
+        tuner.record(record(tried[-1], hill(tried[-1], 1024)))
+    assert tried[:8] == [1024] * 8
+    assert set(tried[8:]) == {512, 1024, 2048}
+
+
 def test_a_changed_machine_is_noticed() -> None:
     """When the best size moves after settling, the search looks again and follows."""
     tuner = BudgetTuner(low=64, high=32_768, first=1024)
