@@ -68,11 +68,11 @@ def test_the_spec_travels_with_the_file(tmp_path: Path) -> None:
 
 
 def test_groups_are_bounded(tmp_path: Path) -> None:
-    """A group ends at 8 MiB of vectors, wherever the blocks' borders are, and at 65,536 rows."""
+    """A group ends at 4 MiB of vectors, wherever the blocks' borders are, and at 65,536 rows."""
     wide = ModelSpec(model="m", revision="1", dimensions=4096, max_tokens=64)
     write(tmp_path / "wide.parquet", wide, 2500)
     groups = pq.ParquetFile(tmp_path / "wide.parquet").metadata
-    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [512] * 4 + [452]
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [256] * 9 + [196]
     narrow = ModelSpec(model="m", revision="1", dimensions=2, max_tokens=64)
     write(tmp_path / "narrow.parquet", narrow, 70_000, step=5000)
     groups = pq.ParquetFile(tmp_path / "narrow.parquet").metadata
@@ -85,10 +85,10 @@ def test_groups_are_bounded(tmp_path: Path) -> None:
 
 
 def test_long_texts_end_a_group_early(tmp_path: Path, spec: ModelSpec) -> None:
-    """A group holds little more than 8 MiB of text, however many rows a block has."""
+    """A group holds little more than 4 MiB of text, however many rows a block has."""
     write(tmp_path / "x.parquet", spec, 50, text="x" * 3_000_000, with_text=True)
     groups = pq.ParquetFile(tmp_path / "x.parquet").metadata
-    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [3] * 16 + [2]
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [2] * 25
     assert pq.read_table(tmp_path / "x.parquet", columns=["text"])["text"][49].as_py() == "x" * 3_000_000
 
 
