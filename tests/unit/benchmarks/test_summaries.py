@@ -134,10 +134,9 @@ def test_tuner_summary() -> None:
         ]
         for number in range(2)
     ]
-    priced = [
-        way(n, name, s) for n in range(3) for name, s in (("cold run", 11.0 + n), ("best run", 10.0 + n))
+    measured = [
+        one for passes_ in [*rounds, duel(512, 1.25, best=1.2), priced(11.0, 10.0)] for one in passes_
     ]
-    measured = [one for passes_ in rounds for one in passes_] + duel(512, 1.25, best=1.2) + priced
     found = tuner.summarise(measured, priced_texts=1000)
     assert found["best_budget"] == 1024
     assert found["final_budgets"] == [512, 512]

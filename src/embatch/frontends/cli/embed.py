@@ -124,7 +124,7 @@ def open_embedder(*, quiet: bool, calibrate: str | None, **settings: Any) -> Emb
     calibration = None if calibrate is None else _first_texts(calibrate)
     with fetch_bar(quiet=quiet) as on_progress:
         embedder = Embedder(on_error="collect", on_progress=on_progress, calibration=calibration, **settings)
-    if "openvino" in sys.modules:
+    if "openvino" in sys.modules:  # it computes: hashing would be slower so
         keep_large_blocks_apart()
     return embedder
 
