@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 import traceback
@@ -43,6 +44,13 @@ _OTHERS = {
     type=click.Path(path_type=Path, file_okay=False),
     help="Where to record.  [default: benchmarks/results; out/benchmarks with --quick]",
 )
+@click.option(
+    "--machine",
+    "on",
+    metavar="NAME",
+    callback=lambda _context, _option, name: _machine_name(name),
+    help="Record beside the results of another machine, under this name.  [default: instead of them]",
+)
 def main(
     names: tuple[str, ...],
     rounds: int | None,
@@ -50,6 +58,7 @@ def main(
     quick: bool,
     model_folder: Path | None,
     folder: Path | None,
+    on: str | None,
 ) -> None:
     """Measure one or more suites; `all` is every suite."""
     known = {**SUITES, **_OTHERS, "all": ""}
@@ -63,7 +72,9 @@ def main(
         scratch = REPOSITORY / "out"  # on the same disk, not in memory as a machine's /tmp may be
         scratch.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="bench-", dir=scratch) as work:
-            settings = Settings(rounds=rounds, quick=quick, model=model, work=Path(work), results=to)
+            settings = Settings(
+                rounds=rounds, quick=quick, model=model, work=Path(work), results=to, machine=on
+            )
             failed = _carry_out(wanted, settings)
         if failed:
             raise click.ClickException(f"these suites failed: {', '.join(failed)}")
@@ -96,10 +107,17 @@ def _measure(name: str, settings: Settings) -> None:
     if result is None:
         return
     result = {"commit": commit, **result}
-    path = results.save(result, settings.results)
+    path = results.save(result, settings.results, on=settings.machine)
     for text in one.tables(result).values():
         print(f"\n{text}")
     print(f"\n{name}: {time.perf_counter() - started:.0f} s, recorded in {_shown(path)}\n", flush=True)
+
+
+def _machine_name(name: str | None) -> str | None:
+    """A name that may stand in those of files and tables."""
+    if name is not None and not re.fullmatch("[a-z0-9]+", name):
+        raise click.BadParameter(f"{name!r} is not made of small letters and digits, as zen5 is")
+    return name
 
 
 def _shown(path: Path) -> Path:

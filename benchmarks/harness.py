@@ -38,6 +38,8 @@ class Settings:
     """Scratch folder of this run."""
     results: Path
     """Folder that results are recorded in."""
+    machine: str | None = None
+    """What this machine is called there, if its results are to stand beside those of another."""
 
     def scaled(self, count: int, quick: int) -> int:
         """How many texts or repetitions to use."""

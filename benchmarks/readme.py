@@ -25,12 +25,14 @@ class UnknownTableError(Exception):
 
 
 def all_tables(folder: Path = results.FOLDER) -> dict[str, str]:
-    """Every table that the recorded results give, by name."""
+    """Every table that the recorded results give, by name; those of other machines end in `-on-` and its name."""
     found: dict[str, str] = {}
     for name in SUITES:
-        result = results.read(name, folder)
-        if result is not None:
-            found |= suite(name).tables(result)
+        for on in (None, *results.machines(name, folder)):
+            result = results.read(name, folder, on=on)
+            if result is not None:
+                tables = suite(name).tables(result)
+                found |= {f"{table}-on-{on}" if on else table: text for table, text in tables.items()}
     return found
 
 

@@ -20,7 +20,7 @@ from benchmarks.workers.convert import MAX_TOKENS
 from benchmarks.workers.protocol import read_vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from benchmarks.harness import Settings
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from benchmarks.systems import System
 
 STRONGEST = "sentence-transformers openvino"
+NEIGHBOURS = (STRONGEST, "embatch auto", YARDSTICK, "embatch fp32", "embatch int8", "ctranslate2 int8")
+"""Systems that follow each other in a round, because their ratios are asked for: a shared machine is not the same a
+minute later."""
 SIZES = {"short": 1500, "mixed": 600, "long": 150, "repeats": 600}
 QUICK = {"short": 200, "mixed": 60, "long": 15, "repeats": 60}
 TASKS = 512  # texts that are also sent one at a time
@@ -63,7 +66,7 @@ def measure(
         _warm(stage, sets)
         passes: list[dict[str, Any]] = []
         tops: list[dict[str, dict[str, float]]] = []
-        for number, job, system in turns(list(stage.names), [*sets, "tasks"], settings.rounds):
+        for number, job, system in turns(in_turn(stage.names), [*sets, "tasks"], settings.rounds):
             if len(tops) == number:
                 tops.append({name: ceiling.measure() for name, ceiling in ceilings.items()})
                 print(f"  round {number + 1} of {settings.rounds}, load {machine.load()}", flush=True)
@@ -84,6 +87,13 @@ def measure(
             versions=stage.versions,
             problems=stage.problems,
         )
+
+
+def in_turn(names: Iterable[str]) -> list[str]:
+    """The order of a round: `NEIGHBOURS` first, the others as they come."""
+    there = list(names)
+    near = [name for name in NEIGHBOURS if name in there]
+    return near + [name for name in there if name not in near]
 
 
 def token_lengths(model: Path, rows: list[str]) -> list[int]:

@@ -115,6 +115,26 @@ def test_result_is_whole_and_names_no_place(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["engine.json"]
 
 
+def test_results_of_another_machine_stand_beside(tmp_path: Path) -> None:
+    """A machine with a name has its own file, and neither replaces the other's."""
+    here, there = (
+        results.record("engine", parameters={}, rounds=[], summary={"texts": count}) for count in (1, 2)
+    )
+    results.save(here, tmp_path)
+    results.save(there, tmp_path, on="zen5")
+    assert results.machines("engine", tmp_path) == ["zen5"]
+    assert results.read("engine", tmp_path) == here
+    assert results.read("engine", tmp_path, on="zen5") == there
+
+
+@pytest.mark.parametrize("name", ["", "Zen 5", "../zen5", "zen-5"])
+def test_machine_of_an_impossible_name_is_refused(name: str) -> None:
+    """Before anything is measured, with the reason."""
+    done = CliRunner().invoke(main, ["engine", "--machine", name])
+    assert done.exit_code == 2
+    assert "small letters and digits" in done.output
+
+
 def test_machine_is_described() -> None:
     """Processor, cores, memory and kernel are there, and are plain JSON."""
     facts: dict[str, Any] = machine.describe()

@@ -41,10 +41,24 @@ def test_place_without_a_result_stays_empty() -> None:
     assert readme.filled(text, TABLES) == text
 
 
-@pytest.mark.parametrize("name", SUITES)
-def test_recorded_results_are_complete(name: str) -> None:
+def test_tables_of_another_machine_have_its_name(tmp_path: Path) -> None:
+    """Both machines' tables are there, each under a name of its own."""
+    result = results.read("query")
+    assert result is not None
+    for on, commit in ((None, "here"), ("zen5", "there")):
+        results.save({**result, "commit": commit}, tmp_path, on=on)
+    tables = readme.all_tables(tmp_path)
+    assert set(tables) == {"query", "query-on-zen5"}
+    assert "commit here" in tables["query"]
+    assert "commit there" in tables["query-on-zen5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "on"), [(name, on) for name in SUITES for on in (None, *results.machines(name))]
+)
+def test_recorded_results_are_complete(name: str, on: str | None) -> None:
     """A recorded result says what, where, when and of which commit, and is rendered without an error."""
-    result = results.read(name)
+    result = results.read(name, on=on)
     if result is None:
         pytest.skip("nothing is recorded for this suite")
     assert {"commit", "date", "machine", "parameters", "versions", "summary", "rounds"} <= set(result)

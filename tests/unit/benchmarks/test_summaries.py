@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from benchmarks import harness
 from benchmarks.kernels import MINILM
 from benchmarks.stats import percentile, ratios, spread
 from benchmarks.suites import throughput, tuner
-from benchmarks.systems import YARDSTICK
+from benchmarks.systems import HASHING, YARDSTICK, own, peers
 
 
 @pytest.mark.parametrize("name", ["stats", "markdown", "kernels", "cranfield", "harness", "suites.tuner"])
@@ -45,6 +46,16 @@ def passes(system: str, seconds: list[float], **more: Any) -> list[dict[str, Any
     return [
         {"round": r, "set": "mixed", "system": system, "seconds": s, **more} for r, s in enumerate(seconds)
     ]
+
+
+def test_compared_systems_are_neighbours_in_a_round() -> None:
+    """embatch stands between the two that it is measured against; nobody is lost, whoever could not be set up."""
+    names = [system.name for system in [*own(), *peers(Path("model")), HASHING]]
+    order = throughput.in_turn(names)
+    at = order.index("embatch auto")
+    assert order[at - 1 : at + 2] == [throughput.STRONGEST, "embatch auto", YARDSTICK]
+    assert sorted(order) == sorted(names)
+    assert throughput.in_turn(["b", YARDSTICK, "a"]) == [YARDSTICK, "b", "a"]
 
 
 def test_throughput_summary() -> None:
