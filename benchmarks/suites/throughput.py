@@ -165,9 +165,10 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         for name, by_system in sets.items()
         if "ceiling_share" in (one := by_system.get(system, {})) and name != "repeats"
     ]
+    alone = result["summary"]["one_by_one"]
     single = [
-        [name, markdown.number(one["texts_per_s"]["median"]), f"{one['ratio']['median']:.1f}"]
-        for name, one in result["summary"]["one_by_one"].items()
+        [name, markdown.number(alone[name]["texts_per_s"]["median"]), f"{alone[name]['ratio']['median']:.1f}"]
+        for name in sorted(alone, key=lambda name: systems.index(name) if name in systems else -1)
     ]
     note = f"\n\n{markdown.footnote(result)}"
     return {
